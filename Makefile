@@ -1,0 +1,30 @@
+# The generator is old on purpose: its code runs on grpcio 1.74 to current and on protobuf 6 and 7.
+PROTO_TOOLS := grpcio-tools==1.74.0 mypy-protobuf==3.6.0
+PROTO_OUT ?= sidecar
+
+.PHONY: help proto proto-generate lint format test
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+proto: ## make sidecar/rerank_sidecar/v1 from proto/ with the pinned generator
+	python3 -m venv .venv-proto
+	.venv-proto/bin/pip install --quiet $(PROTO_TOOLS) setuptools
+	PATH="$(CURDIR)/.venv-proto/bin:$$PATH" $(MAKE) proto-generate
+
+proto-generate: ## the same with the generator that is on PATH
+	python -m grpc_tools.protoc -Iproto --python_out=$(PROTO_OUT) --pyi_out=$(PROTO_OUT) \
+		--grpc_python_out=$(PROTO_OUT) --mypy_grpc_out=$(PROTO_OUT) proto/rerank_sidecar/v1/rerank.proto
+
+lint: ## what CI checks before the tests
+	ruff check .
+	ruff format --check .
+	mypy sidecar adapters tests benchmarks
+	buf lint
+
+format: ## rewrite the code as lint wants it
+	ruff check --fix .
+	ruff format .
+
+test: ## all tests
+	pytest

@@ -1,0 +1,86 @@
+"""The seam to a family of rerankers: a query and arriving documents in, outcomes out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from rerank_sidecar.errors import RerankError
+from rerank_sidecar.score_kinds import ScoreKind
+from rerank_sidecar.types import Document, LongDocumentPolicy, Score, Truncation
+
+IndexedDocuments = Sequence[tuple[int, Document]]
+"""Some documents with their positions in the request: what arrived together."""
+
+Outcome = Score | RerankError
+"""What became of one document: a score on the model's own scale, or its own error."""
+
+
+@dataclass(frozen=True, slots=True)
+class RerankerInfo:
+    """What a reranker is and what its scores mean.
+
+    `max_tokens` is what it reads at once, special tokens included; None means no limit.
+    `comparable_across_requests` is true when a score means the same in every request.
+    `scripts` are the Unicode scripts that it reads; None means all of them.
+    """
+
+    name: str
+    version: str
+    family: str
+    score_kind: ScoreKind
+    engine: str
+    source: str
+    max_tokens: int | None = None
+    comparable_across_requests: bool = True
+    default_long_document_policy: LongDocumentPolicy = LongDocumentPolicy.TRUNCATE
+    scripts: frozenset[str] | None = None
+
+
+@dataclass(slots=True)
+class Meter:
+    """What one request has cost so far; filled in by the reranker while it scores."""
+
+    tokens: int = 0
+    pairs: int = 0
+    cache_hits: int = 0
+    queue_s: float = 0.0
+    tokenise_s: float = 0.0
+    infer_s: float = 0.0
+    query_truncated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreOptions:
+    """How a request wants its documents scored.
+
+    `deadline` is on the clock of `time.monotonic`, in seconds. `meter` is written to.
+    """
+
+    truncation: Truncation = field(default_factory=Truncation)
+    long_document_policy: LongDocumentPolicy | None = None
+    priority: int = 0
+    deadline: float | None = None
+    meter: Meter = field(default_factory=Meter)
+
+
+class Reranker(Protocol):
+    """Scores documents against a query; knows what its scores mean, not who asks or in what order.
+
+    Start-up and shutdown of what it runs on belong to whoever built it.
+    """
+
+    @property
+    def info(self) -> RerankerInfo:
+        """Describe the reranker."""
+        ...
+
+    def score(
+        self, query: str, documents: AsyncIterator[IndexedDocuments], options: ScoreOptions
+    ) -> AsyncIterator[tuple[int, Outcome]]:
+        """Score documents as they arrive and yield each outcome once, as soon as it is known.
+
+        An error that is raised, rather than yielded, concerns the whole request.
+        """
+        ...

@@ -1,0 +1,179 @@
+"""The values that travel between the rooms: requests, outcomes and results, all frozen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from rerank_sidecar.errors import RerankError
+from rerank_sidecar.score_kinds import ScoreKind
+
+
+class LongDocumentPolicy(StrEnum):
+    """What happens to a document that is longer than the model reads at once."""
+
+    CHUNK = "chunk"
+    TRUNCATE = "truncate"
+
+
+class TruncationSide(StrEnum):
+    """Which end of an over-long text is cut."""
+
+    RIGHT = "right"
+    LEFT = "left"
+
+
+class Normalization(StrEnum):
+    """The scale of returned scores: the model's own, or [0, 1]."""
+
+    NONE = "none"
+    UNIT = "unit"
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One candidate: the text that the model reads and the caller's own identifier."""
+
+    text: str
+    id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Truncation:
+    """How much of each document is read: at most so many tokens, cut at one side.
+
+    `max_tokens_per_document` counts the model's own tokens without special ones; None means as
+    many as the model and the long-document policy read.
+    """
+
+    max_tokens_per_document: int | None = None
+    side: TruncationSide = TruncationSide.RIGHT
+
+
+@dataclass(frozen=True, slots=True)
+class RerankOptions:
+    """Everything about a request but its texts; every default is what an unset field means.
+
+    `timeout_s` is how long the caller will wait, in seconds from the arrival of the request.
+    """
+
+    model: str | None = None
+    top_n: int | None = None
+    return_documents: bool = False
+    score_threshold: float | None = None
+    truncation: Truncation = field(default_factory=Truncation)
+    long_document_policy: LongDocumentPolicy | None = None
+    priority: int = 0
+    normalization: Normalization = Normalization.NONE
+    timeout_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RerankRequest:
+    """A query and all of its candidates, in the caller's order."""
+
+    query: str
+    documents: tuple[Document, ...]
+    options: RerankOptions = field(default_factory=RerankOptions)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A part of a text, as offsets in characters (code points): [start, end)."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A document's score and how it came about; `value` is always finite."""
+
+    value: float
+    best_window: Window | None = None
+    truncated: bool = False
+    window_count: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class RankedDocument:
+    """What became of one document: a score, or the error that struck it alone.
+
+    `index` is its position in the request, from 0. Exactly one of `score` and `error` is set.
+    """
+
+    index: int
+    score: Score | None = None
+    error: RerankError | None = None
+    id: str | None = None
+    document: Document | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelReference:
+    """The model that scored; `version` changes whenever scores may change."""
+
+    name: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a request cost: tokens without padding, scored pairs, pairs answered by a cache."""
+
+    tokens: int = 0
+    pairs: int = 0
+    cache_hits: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Where a request's time went, in microseconds (docs/settings.md tells how each is counted)."""
+
+    queue_us: int = 0
+    tokenise_us: int = 0
+    infer_us: int = 0
+    total_us: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RerankSummary:
+    """Totals that hold for a whole request."""
+
+    model: ModelReference
+    score_kind: ScoreKind
+    normalization: Normalization = Normalization.NONE
+    query_truncated: bool = False
+    usage: Usage = field(default_factory=Usage)
+    timing: Timing = field(default_factory=Timing)
+
+
+@dataclass(frozen=True, slots=True)
+class RerankResult:
+    """A whole answer: scored documents best first, ties in input order, then the failed ones."""
+
+    results: tuple[RankedDocument, ...]
+    summary: RerankSummary
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSummary:
+    """The end of a stream: the indexes that top_n and the threshold leave, best first."""
+
+    order: tuple[int, ...]
+    summary: RerankSummary
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDescription:
+    """What a client may know of a model that the server can answer with."""
+
+    model: ModelReference
+    family: str
+    score_kind: ScoreKind
+    max_tokens: int | None
+    comparable_across_requests: bool
+    default_long_document_policy: LongDocumentPolicy
+    engine: str
+    source: str
+    is_default: bool = False
