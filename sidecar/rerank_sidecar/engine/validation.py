@@ -1,0 +1,58 @@
+"""Checks of what every door hands to the engine; the message names the field and the limit."""
+
+from __future__ import annotations
+
+import math
+
+from rerank_sidecar.errors import DeadlineExceeded, InvalidField, LimitExceeded
+from rerank_sidecar.settings import Settings
+from rerank_sidecar.types import Document, RerankOptions
+
+
+def check_request(query: str, options: RerankOptions, settings: Settings) -> None:
+    """Refuse a request whose query or options are out of range.
+
+    Raises:
+        InvalidField: an option has a value that means nothing.
+        LimitExceeded: the query is longer than the settings allow.
+        DeadlineExceeded: the caller's time was over on arrival.
+    """
+    if exceeds(query, settings.max_query_bytes):
+        raise LimitExceeded(f"query is over {settings.max_query_bytes} bytes", "query")
+    _at_least_one(options.top_n, "top_n")
+    _at_least_one(options.truncation.max_tokens_per_document, "truncation.max_tokens_per_document")
+    if options.score_threshold is not None and not math.isfinite(options.score_threshold):
+        raise InvalidField("score_threshold must be a finite number", "score_threshold")
+    if options.timeout_s is not None and not options.timeout_s > 0:
+        raise DeadlineExceeded("the deadline had passed when the request arrived")
+
+
+def check_count(count: int, settings: Settings) -> None:
+    """Refuse more documents than one request may carry.
+
+    Raises:
+        LimitExceeded: there are more than `max_documents`.
+    """
+    if count > settings.max_documents:
+        raise LimitExceeded(f"documents are more than {settings.max_documents}", "documents")
+
+
+def check_document(index: int, document: Document, settings: Settings) -> LimitExceeded | None:
+    """Give the error of a document that is too long to be read, or None."""
+    if not exceeds(document.text, settings.max_document_bytes):
+        return None
+    return LimitExceeded(
+        f"document {index} is over {settings.max_document_bytes} bytes", f"documents[{index}]"
+    )
+
+
+def exceeds(text: str, max_bytes: int) -> bool:
+    """Tell whether a text is longer than so many UTF-8 bytes, encoding it only when in doubt."""
+    if len(text) * 4 <= max_bytes:
+        return False
+    return len(text) > max_bytes or len(text.encode("utf-8", "surrogatepass")) > max_bytes
+
+
+def _at_least_one(value: int | None, field: str) -> None:
+    if value is not None and value < 1:
+        raise InvalidField(f"{field} must be at least 1; leave it out for no limit", field)
