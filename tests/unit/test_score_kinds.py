@@ -1,0 +1,53 @@
+"""UNIT lies in [0, 1], keeps the order and is the same whatever else was asked."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rerank_sidecar.score_kinds import SCORE_SCALES, ScoreKind, floor, to_unit
+
+RANGES = {
+    ScoreKind.RAW_LOGIT: (-1e30, 1e30),
+    ScoreKind.PROBABILITY: (0.0, 1.0),
+    ScoreKind.MAXSIM: (-1.0, 1.0),
+    ScoreKind.COSINE: (-1.0, 1.0),
+    ScoreKind.LEXICAL: (0.0, 1e30),
+}
+
+
+def test_every_kind_has_a_scale() -> None:
+    assert set(SCORE_SCALES) == set(ScoreKind)
+
+
+@pytest.mark.parametrize("kind", RANGES)
+@given(data=st.data())
+def test_unit_is_monotone_and_bounded(kind: ScoreKind, data: st.DataObject) -> None:
+    low, high = RANGES[kind]
+    one, two = sorted((data.draw(st.floats(low, high)), data.draw(st.floats(low, high))))
+    assert 0.0 <= to_unit(kind, one, 1) <= to_unit(kind, two, 1) <= 1.0
+
+
+@pytest.mark.parametrize(
+    ("kind", "score", "unit"),
+    [
+        (ScoreKind.RAW_LOGIT, 0.0, 0.5),
+        (ScoreKind.RAW_LOGIT, math.log(3), 0.75),
+        (ScoreKind.PROBABILITY, 0.3, 0.3),
+        (ScoreKind.MAXSIM, 0.5, 0.75),
+        (ScoreKind.COSINE, -1.0000001, 0.0),
+        (ScoreKind.LEXICAL, 10.0, 0.5),
+        (ScoreKind.RANK, 1.0, 1.0),
+        (ScoreKind.RANK, 4.0, 0.25),
+    ],
+)
+def test_unit_values(kind: ScoreKind, score: float, unit: float) -> None:
+    assert to_unit(kind, score, 4) == pytest.approx(unit)
+
+
+def test_floors_lie_below_every_score() -> None:
+    assert all(floor(kind) <= low or kind is ScoreKind.RAW_LOGIT for kind, (low, _) in RANGES.items())
+    assert to_unit(ScoreKind.RAW_LOGIT, floor(ScoreKind.RAW_LOGIT), 1) == pytest.approx(0.0)
+    with pytest.raises(ValueError, match="RANK"):
+        floor(ScoreKind.RANK)
