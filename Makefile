@@ -2,7 +2,7 @@
 PROTO_TOOLS := grpcio-tools==1.74.0 mypy-protobuf==3.6.0
 PROTO_OUT ?= sidecar
 
-.PHONY: help proto proto-generate lint format test
+.PHONY: help proto proto-generate settings-page lint format test
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -15,6 +15,9 @@ proto: ## make sidecar/rerank_sidecar/v1 from proto/ with the pinned generator
 proto-generate: ## the same with the generator that is on PATH
 	python -m grpc_tools.protoc -Iproto --python_out=$(PROTO_OUT) --pyi_out=$(PROTO_OUT) \
 		--grpc_python_out=$(PROTO_OUT) --mypy_grpc_out=$(PROTO_OUT) proto/rerank_sidecar/v1/rerank.proto
+
+settings-page: ## write docs/settings.md from the code
+	python -m rerank_sidecar.cli.settings_reference > docs/settings.md
 
 lint: ## what CI checks before the tests
 	ruff check .

@@ -23,6 +23,9 @@ from rerank_sidecar.telemetry.logs import configure_logging
 
 _LOG = logging.getLogger(__name__)
 
+_FLUSH_S = 1.0
+"""What the last answers get to leave, once the engine has drained."""
+
 
 @asynccontextmanager
 async def build_engine(settings: Settings) -> AsyncIterator[Engine]:
@@ -77,10 +80,13 @@ async def _doors(engine: Engine, settings: Settings) -> AsyncIterator[GrpcServer
         http_server = HttpServer(engine, settings)
         grpc_server = GrpcServer(engine, settings)
         http_port = await _bound(http_server, "http_port", settings.http_port)
-        stack.push_async_callback(http_server.stop, settings.shutdown_grace_s)
+        stack.push_async_callback(http_server.stop, _FLUSH_S)
         grpc_port = await _bound(grpc_server, "grpc_port", settings.grpc_port)
-        stack.push_async_callback(grpc_server.stop, settings.shutdown_grace_s)
-        for line in (f"HTTP  http://{settings.host}:{http_port}", f"gRPC  {settings.host}:{grpc_port}"):
+        stack.push_async_callback(grpc_server.stop, _FLUSH_S)
+        for line in (
+            f"HTTP  http://{settings.host}:{http_port}",
+            f"gRPC  {settings.host}:{grpc_port}",
+        ):
             _LOG.info("listening: %s", line)
             sys.stdout.write(line + "\n")
         sys.stdout.flush()
@@ -118,5 +124,3 @@ def _event_on_signal() -> asyncio.Event:
     for each in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(each, stopped.set)
     return stopped
-
-

@@ -23,6 +23,7 @@
     └── StartupError                 the server cannot start as it is told to
         ├── InvalidSetting           a setting has a wrong value
         ├── MissingExtra             an optional part of the package is not installed
+        ├── UnreadableInput          a file that a command reads is missing or malformed
         ├── ModelUnavailable         the model's files cannot be had
         └── ModelNotServable         the files are there but are no reranker that we can run
 
@@ -150,6 +151,10 @@ class MissingExtra(StartupError):
         self.extra = extra
 
 
+class UnreadableInput(StartupError):
+    """A file that a command was given is missing, empty or not in the format it should have."""
+
+
 class ModelUnavailable(StartupError):
     """The model's files cannot be had."""
 
@@ -187,6 +192,7 @@ ERROR_TABLE: Mapping[type[RerankError], ErrorRow] = MappingProxyType(
         InternalError: ErrorRow("INTERNAL", "INTERNAL", 500),
         InvalidSetting: ErrorRow("INVALID_SETTING", "FAILED_PRECONDITION", 500),
         MissingExtra: ErrorRow("MISSING_EXTRA", "FAILED_PRECONDITION", 500),
+        UnreadableInput: ErrorRow("UNREADABLE_INPUT", "FAILED_PRECONDITION", 500),
         ModelUnavailable: ErrorRow("MODEL_UNAVAILABLE", "FAILED_PRECONDITION", 500),
         ModelNotServable: ErrorRow("MODEL_NOT_SERVABLE", "FAILED_PRECONDITION", 500),
     }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
+from tomllib import TOMLDecodeError
 from typing import Any
 
 from pydantic import AliasChoices, Field, ValidationError, model_validator
@@ -28,6 +29,15 @@ class Quantization(StrEnum):
 
     INT8 = "int8"
     NONE = "none"
+
+
+class LogLevel(StrEnum):
+    """The least severity of log lines that are written."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
 
 
 class LogFormat(StrEnum):
@@ -74,12 +84,12 @@ class Settings(BaseSettings):
     grpc_port: int = Field(50051, ge=0, le=65535, description="gRPC port; 0 picks a free one.")
     enable_cuda: bool = Field(
         False,
-        validation_alias=AliasChoices("enable_cuda", f"{ENV_PREFIX}ENABLE_CUDA", "ENABLE_CUDA"),
+        validation_alias=AliasChoices(f"{ENV_PREFIX}ENABLE_CUDA", "ENABLE_CUDA"),
         description="Run on a GPU. Also read from `ENABLE_CUDA`, as the stock container does.",
     )
     cuda_core: str = Field(
         "cuda:0",
-        validation_alias=AliasChoices("cuda_core", f"{ENV_PREFIX}CUDA_CORE", "CUDA_CORE"),
+        validation_alias=AliasChoices(f"{ENV_PREFIX}CUDA_CORE", "CUDA_CORE"),
         description="Which GPU. Also read from `CUDA_CORE`, as the stock container does.",
     )
     max_documents: int = Field(10_000, ge=1, description="Documents that one request may carry.")
@@ -126,9 +136,7 @@ class Settings(BaseSettings):
     shutdown_grace_s: float = Field(
         20.0, ge=0, description="How long running requests may take to finish at shutdown."
     )
-    log_level: str = Field(
-        "info", pattern="^(debug|info|warning|error)$", description="Least level that is logged."
-    )
+    log_level: LogLevel = Field(LogLevel.INFO, description="Least level that is logged.")
     log_format: LogFormat = Field(LogFormat.TEXT, description="`text` or `json`, one line each.")
 
     @model_validator(mode="after")
@@ -163,6 +171,8 @@ def read_settings(config_file: Path | None = None, **command_line: Any) -> Setti
         return _settings_class(config_file)(**given)
     except ValidationError as error:
         raise InvalidSetting(_explain(error)) from error
+    except (TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise InvalidSetting(f"config file {config_file} cannot be read: {error}") from error
 
 
 def _settings_class(config_file: Path | None) -> type[Settings]:

@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from rerank_sidecar import errors
-from rerank_sidecar.errors import ERROR_TABLE, RerankError, RequestError, ServerFault
+from rerank_sidecar.errors import ERROR_TABLE, RequestError, RerankError, ServerFault
 
 DOCS = Path(__file__).parents[2] / "docs" / "errors.md"
 

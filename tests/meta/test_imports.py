@@ -18,6 +18,7 @@ FLOORS = {
     "cli": 1,
     "app": 2,
     "api": 3,
+    "loading": 3,
     "evaluation": 3,
     "engine": 4,
     "rerankers": 5,

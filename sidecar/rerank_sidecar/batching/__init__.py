@@ -1,0 +1,1 @@
+"""Packing the token sequences of all callers into forward passes."""

@@ -1,0 +1,1 @@
+"""What to run, when and for whom: the only thing that the doors call."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 
 from rerank_sidecar.engine.ordering import order
@@ -58,7 +58,7 @@ class Call:
 
     async def outcomes(
         self, documents: AsyncIterator[Sequence[Document]]
-    ) -> AsyncIterator[RankedDocument]:
+    ) -> AsyncGenerator[RankedDocument, None]:
         """Yield what became of each document, once each."""
         scoring = self._reranker.score(self._query, self._numbered(documents), self._how())
         async with aclosing(scoring) as outcomes:
@@ -134,15 +134,11 @@ class Call:
             return self._failed(index, document, NonFiniteScore("the model gave no finite score"))
         self._scores[index] = value
         score = Score(value, outcome.best_window, outcome.truncated, outcome.window_count)
-        return RankedDocument(
-            index, score=score, id=document.id, document=self._returned(document)
-        )
+        return RankedDocument(index, score=score, id=document.id, document=self._returned(document))
 
     def _failed(self, index: int, document: Document, error: RerankError) -> RankedDocument:
         metrics.DOCUMENTS_FAILED.labels(reason=error_row(error).reason).inc()
-        return RankedDocument(
-            index, error=error, id=document.id, document=self._returned(document)
-        )
+        return RankedDocument(index, error=error, id=document.id, document=self._returned(document))
 
     def _returned(self, document: Document) -> Document | None:
         return document if self._options.return_documents else None

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 
 from rerank_sidecar.engine.call import Call
@@ -20,6 +20,7 @@ from rerank_sidecar.errors import (
     as_rerank_error,
 )
 from rerank_sidecar.settings import Settings
+from rerank_sidecar.telemetry.crashes import log_crash
 from rerank_sidecar.types import (
     Document,
     ModelDescription,
@@ -100,7 +101,7 @@ class Engine:
 
     async def stream(
         self, query: str, options: RerankOptions, documents: AsyncIterator[Sequence[Document]]
-    ) -> AsyncIterator[RankedDocument | StreamSummary]:
+    ) -> AsyncGenerator[RankedDocument | StreamSummary, None]:
         """Score documents as they arrive; yield each as it is known, then the summary.
 
         Documents are numbered in the order in which they arrive. One that fails alone is yielded
@@ -131,7 +132,7 @@ class Engine:
         except (RerankError, GeneratorExit, asyncio.CancelledError):
             raise
         except Exception as error:
-            _LOG.exception("a request failed in a way that was not foreseen")
+            log_crash(_LOG, "a request", error)
             raise as_rerank_error(error) from error
         finally:
             self._running -= 1

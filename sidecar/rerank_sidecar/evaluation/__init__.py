@@ -1,0 +1,1 @@
+"""Measuring what reranking gains on a judged collection, and what it costs."""

@@ -1,0 +1,1 @@
+"""Resolving, downloading, converting and quantising models; the embedded one lives here too."""

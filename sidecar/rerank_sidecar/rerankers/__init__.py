@@ -1,0 +1,1 @@
+"""Families of rerankers: what a score means."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -78,7 +78,7 @@ class Reranker(Protocol):
 
     def score(
         self, query: str, documents: AsyncIterator[IndexedDocuments], options: ScoreOptions
-    ) -> AsyncIterator[tuple[int, Outcome]]:
+    ) -> AsyncGenerator[tuple[int, Outcome], None]:
         """Score documents as they arrive and yield each outcome once, as soon as it is known.
 
         An error that is raised, rather than yielded, concerns the whole request.

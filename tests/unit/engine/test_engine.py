@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -48,7 +48,9 @@ Rule = Callable[[Document], Outcome | None]
 class Toy:
     """Scores by a rule; None keeps a document for ever unscored; exceptions fly."""
 
-    def __init__(self, rule: Rule, name: str = "toy", scripts: frozenset[str] | None = None):
+    def __init__(
+        self, rule: Rule, name: str = "toy", scripts: frozenset[str] | None = None
+    ) -> None:
         self.rule = rule
         self.seen: list[ScoreOptions] = []
         self.info = RerankerInfo(
@@ -63,7 +65,7 @@ class Toy:
 
     async def score(
         self, query: str, documents: AsyncIterator[IndexedDocuments], options: ScoreOptions
-    ) -> AsyncIterator[tuple[int, Outcome]]:
+    ) -> AsyncGenerator[tuple[int, Outcome], None]:
         self.seen.append(options)
         async for group in documents:
             for index, document in reversed(group):
@@ -157,11 +159,11 @@ async def test_bad_options_name_their_field(
 
 
 async def test_limits() -> None:
-    engine = engine_with(max_documents=2, max_query_bytes=5)
+    engine = engine_with(max_documents=2, max_query_bytes=4)
     with pytest.raises(LimitExceeded, match="2") as raised:
         await engine.rerank(RerankRequest("q", (Document("1"),) * 3))
     assert raised.value.field == "documents"
-    with pytest.raises(LimitExceeded, match="5 bytes") as raised:
+    with pytest.raises(LimitExceeded, match="4 bytes") as raised:
         await engine.rerank(request("1"))
     assert raised.value.field == "query"
 
@@ -197,7 +199,7 @@ async def test_the_deadline_ends_a_call_that_hangs() -> None:
     class Hanging(Toy):
         async def score(
             self, query: str, documents: AsyncIterator[IndexedDocuments], options: ScoreOptions
-        ) -> AsyncIterator[tuple[int, Outcome]]:
+        ) -> AsyncGenerator[tuple[int, Outcome], None]:
             await asyncio.Event().wait()
             yield 0, Score(0.0)
 

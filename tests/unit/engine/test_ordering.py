@@ -19,9 +19,7 @@ def test_order_is_the_stable_sort_of_the_input(scores: list[float], seed: object
 
 
 @given(scores=SCORES, top_n=st.integers(1, 50), threshold=st.floats(-2, 2))
-def test_top_n_and_threshold_cut_the_end(
-    scores: list[float], top_n: int, threshold: float
-) -> None:
+def test_top_n_and_threshold_cut_the_end(scores: list[float], top_n: int, threshold: float) -> None:
     options = RerankOptions(top_n=top_n, score_threshold=threshold)
     whole = order(enumerate(scores), RerankOptions(), ScoreKind.COSINE)
     kept = tuple(index for index in whole if scores[index] >= threshold)[:top_n]

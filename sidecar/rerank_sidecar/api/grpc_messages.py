@@ -1,0 +1,197 @@
+"""Between the messages of rerank.proto and the engine's values; no decisions are taken here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+from rerank_sidecar.errors import InvalidField, RerankError, error_row
+from rerank_sidecar.types import (
+    Document,
+    LongDocumentPolicy,
+    ModelDescription,
+    ModelReference,
+    Normalization,
+    RankedDocument,
+    RerankOptions,
+    RerankRequest,
+    RerankResult,
+    RerankSummary,
+    Score,
+    StreamSummary,
+    Timing,
+    Truncation,
+    TruncationSide,
+    Usage,
+    Window,
+)
+from rerank_sidecar.v1 import rerank_pb2 as pb
+
+_T = TypeVar("_T")
+
+_POLICIES: Mapping[int, LongDocumentPolicy | None] = {
+    pb.LONG_DOCUMENT_POLICY_UNSPECIFIED: None,
+    pb.LONG_DOCUMENT_POLICY_CHUNK: LongDocumentPolicy.CHUNK,
+    pb.LONG_DOCUMENT_POLICY_TRUNCATE: LongDocumentPolicy.TRUNCATE,
+}
+_SIDES: Mapping[int, TruncationSide] = {
+    pb.TRUNCATION_SIDE_UNSPECIFIED: TruncationSide.RIGHT,
+    pb.TRUNCATION_SIDE_RIGHT: TruncationSide.RIGHT,
+    pb.TRUNCATION_SIDE_LEFT: TruncationSide.LEFT,
+}
+_NORMALIZATIONS: Mapping[int, Normalization] = {
+    pb.NORMALIZATION_UNSPECIFIED: Normalization.NONE,
+    pb.NORMALIZATION_NONE: Normalization.NONE,
+    pb.NORMALIZATION_UNIT: Normalization.UNIT,
+}
+
+
+def read_request(message: pb.RerankRequest, timeout_s: float | None) -> RerankRequest:
+    """Read a unary request; `timeout_s` is what is left of the call's deadline, in seconds.
+
+    Raises:
+        InvalidField: an enum has a number that this server does not know.
+    """
+    return RerankRequest(
+        query=message.query,
+        documents=read_documents(message.documents),
+        options=read_options(message.options, timeout_s),
+    )
+
+
+def read_options(message: pb.RerankOptions, timeout_s: float | None) -> RerankOptions:
+    """Read the options, with an unset field as None where unset differs from zero.
+
+    Raises:
+        InvalidField: an enum has a number that this server does not know.
+    """
+    threshold = message.score_threshold if message.HasField("score_threshold") else None
+    return RerankOptions(
+        model=message.model or None,
+        top_n=message.top_n if message.HasField("top_n") else None,
+        return_documents=message.return_documents,
+        score_threshold=threshold,
+        truncation=_read_truncation(message.truncation),
+        long_document_policy=_read_enum(
+            _POLICIES, message.long_document_policy, "long_document_policy"
+        ),
+        priority=message.priority,
+        normalization=_read_enum(_NORMALIZATIONS, message.normalization, "normalization"),
+        timeout_s=timeout_s,
+    )
+
+
+def read_documents(messages: Iterable[pb.Document]) -> tuple[Document, ...]:
+    """Read candidates in their order."""
+    return tuple(
+        Document(message.text, message.id if message.HasField("id") else None)
+        for message in messages
+    )
+
+
+def write_response(result: RerankResult) -> pb.RerankResponse:
+    """Write the answer to a unary request."""
+    return pb.RerankResponse(
+        results=[write_ranked(ranked) for ranked in result.results],
+        summary=_write_summary(result.summary),
+    )
+
+
+def write_event(event: RankedDocument | StreamSummary) -> pb.RerankStreamResponse:
+    """Write one message of a stream: a document's outcome, or the summary that ends it."""
+    if isinstance(event, RankedDocument):
+        return pb.RerankStreamResponse(result=write_ranked(event))
+    summary = _write_summary(event.summary)
+    return pb.RerankStreamResponse(
+        summary=pb.RerankStreamSummary(order=event.order, summary=summary)
+    )
+
+
+def write_ranked(ranked: RankedDocument) -> pb.RerankResult:
+    """Write what became of one document."""
+    document = ranked.document
+    return pb.RerankResult(
+        index=ranked.index,
+        id=ranked.id,
+        document=None if document is None else pb.Document(text=document.text, id=document.id),
+        score=None if ranked.score is None else _write_score(ranked.score),
+        error=None if ranked.error is None else _write_error(ranked.error),
+    )
+
+
+def write_models(models: Iterable[ModelDescription]) -> pb.ListModelsResponse:
+    """Write the list of models, the default first as the engine gives it."""
+    return pb.ListModelsResponse(models=[_write_model(model) for model in models])
+
+
+def _read_truncation(message: pb.Truncation) -> Truncation:
+    is_limited = message.HasField("max_tokens_per_document")
+    return Truncation(
+        max_tokens_per_document=message.max_tokens_per_document if is_limited else None,
+        side=_read_enum(_SIDES, message.side, "truncation.side"),
+    )
+
+
+def _read_enum(values: Mapping[int, _T], number: int, field: str) -> _T:
+    # proto3 enums are open: a newer client's value arrives as a number and must not be ignored.
+    if number not in values:
+        raise InvalidField(f"{field} has the unknown value {number}", field)
+    return values[number]
+
+
+def _write_score(score: Score) -> pb.Score:
+    return pb.Score(
+        value=score.value,
+        best_window=None if score.best_window is None else _write_window(score.best_window),
+        truncated=score.truncated,
+        window_count=score.window_count,
+    )
+
+
+def _write_window(window: Window) -> pb.Window:
+    return pb.Window(start=window.start, end=window.end)
+
+
+def _write_error(error: RerankError) -> pb.DocumentError:
+    return pb.DocumentError(reason=error_row(error).reason, message=error.message)
+
+
+def _write_summary(summary: RerankSummary) -> pb.RerankSummary:
+    return pb.RerankSummary(
+        model=_write_reference(summary.model),
+        score_kind=f"SCORE_KIND_{summary.score_kind.name}",
+        normalization=f"NORMALIZATION_{summary.normalization.name}",
+        query_truncated=summary.query_truncated,
+        usage=_write_usage(summary.usage),
+        timing=_write_timing(summary.timing),
+    )
+
+
+def _write_reference(model: ModelReference) -> pb.ModelReference:
+    return pb.ModelReference(name=model.name, version=model.version)
+
+
+def _write_usage(usage: Usage) -> pb.Usage:
+    return pb.Usage(tokens=usage.tokens, pairs=usage.pairs, cache_hits=usage.cache_hits)
+
+
+def _write_timing(timing: Timing) -> pb.Timing:
+    return pb.Timing(
+        queue_us=timing.queue_us,
+        tokenise_us=timing.tokenise_us,
+        infer_us=timing.infer_us,
+        total_us=timing.total_us,
+    )
+
+
+def _write_model(model: ModelDescription) -> pb.Model:
+    policy = model.default_long_document_policy.name
+    return pb.Model(
+        model=_write_reference(model.model),
+        family=model.family,
+        score_kind=f"SCORE_KIND_{model.score_kind.name}",
+        max_tokens=model.max_tokens,
+        comparable_across_requests=model.comparable_across_requests,
+        is_default=model.is_default,
+        default_long_document_policy=f"LONG_DOCUMENT_POLICY_{policy}",
+    )

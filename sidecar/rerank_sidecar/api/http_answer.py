@@ -1,0 +1,34 @@
+"""Answers over HTTP: always JSON, errors by the one table, what was not foreseen kept hidden."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+
+import msgspec
+from starlette.responses import Response
+
+from rerank_sidecar.errors import RerankError, Unavailable, as_rerank_error
+from rerank_sidecar.telemetry.crashes import log_crash
+
+_LOG = logging.getLogger(__name__)
+
+
+def json_response(status: int, body: object, headers: Mapping[str, str] | None = None) -> Response:
+    """Encode a body and wrap it up."""
+    return Response(msgspec.json.encode(body), status, headers, "application/json")
+
+
+def retry_headers(error: RerankError) -> dict[str, str]:
+    """Give the Retry-After header, in whole seconds, of an error that may soon be over."""
+    if isinstance(error, Unavailable):
+        return {"Retry-After": str(math.ceil(error.retry_after_s))}
+    return {}
+
+
+def shown(error: Exception) -> RerankError:
+    """Give the error that the caller may see; log where the fault is if it is one of ours."""
+    if not isinstance(error, RerankError):
+        log_crash(_LOG, "a call over HTTP", error)
+    return as_rerank_error(error)

@@ -1,0 +1,159 @@
+"""Runs a transformer on the CPU with OpenVINO: one stream of one core for each worker."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from rerank_sidecar.backends.base import BackendInfo, TokenSequence
+from rerank_sidecar.backends.cores import available_cores
+from rerank_sidecar.errors import BackendFailed, ModelNotServable
+from rerank_sidecar.models.export_check import INPUTS
+from rerank_sidecar.models.runtime import OpenVino, OpenVinoModel, load_openvino
+
+CompiledModel: TypeAlias = Any
+InferRequest: TypeAlias = Any
+
+_WARM_UP_TOKENS = 8
+
+
+class OpenVinoBackend:
+    """A model compiled for this machine's CPU; `run` may be called from `workers` threads at once.
+
+    `model_path` is an OpenVINO IR (`.xml` beside its `.bin`) or an ONNX file whose inputs are
+    among input_ids, attention_mask and token_type_ids. Its first output is taken as logits
+    [batch, labels] or hidden states [batch, tokens, dimension], as `output` says. Arithmetic that
+    is not quantised stays in float32 even where the CPU has bfloat16, so that scores are the same
+    on every machine to within rounding.
+
+    Raises:
+        ModelNotServable: OpenVINO cannot read the model, or it wants other inputs.
+    """
+
+    def __init__(
+        self,
+        model_path: Path,
+        *,
+        output: Literal["logits", "hidden_states"],
+        workers: int,
+        pad_token_id: int = 0,
+    ) -> None:
+        openvino = load_openvino()
+        self._output = output
+        self._pad_token_id = pad_token_id
+        model = _read(openvino, model_path)
+        self._compiled = _compile(openvino, model, workers)
+        self._input_names = _input_names(model)
+        self._requests = threading.local()
+        self._info = BackendInfo(
+            engine="openvino",
+            engine_version=openvino.get_version().partition("-")[0],
+            device="cpu",
+            precision="int8" if _is_quantized(model) else "float32",
+            parallel_runs=workers,
+        )
+
+    @property
+    def info(self) -> BackendInfo:
+        """Describe the backend."""
+        return self._info
+
+    def run(self, batch: Sequence[TokenSequence]) -> list[npt.NDArray[np.float32]]:
+        """Run one batch and give an owned float32 array per sequence, in order, without padding.
+
+        Arrays are [labels] or [tokens, dimension]. Sequences are padded to the longest of the
+        batch and the padding is masked.
+
+        Raises:
+            BackendFailed: the runtime refused or failed, or the backend is closed.
+        """
+        if not batch:
+            return []
+        try:
+            values = self._request().infer(self._pad(batch), share_inputs=True, share_outputs=True)
+            return self._unpad(values[0], batch)
+        except Exception as error:
+            raise BackendFailed(f"the forward pass failed ({type(error).__name__})") from error
+
+    def warm_up(self) -> None:
+        """Run a short batch once so that the first request does not pay for compilation."""
+        tokens = np.full(_WARM_UP_TOKENS, self._pad_token_id, dtype=np.int64)
+        self.run([TokenSequence(tokens, np.zeros_like(tokens))])
+
+    def close(self) -> None:
+        """Free the model; runs that follow fail."""
+        self._requests = threading.local()
+        self._compiled = None
+
+    def _request(self) -> InferRequest:
+        request = getattr(self._requests, "request", None)
+        if request is None:
+            # An infer request holds one run's tensors, so each worker thread has its own.
+            request = self._requests.request = self._compiled.create_infer_request()
+        return request
+
+    def _pad(self, batch: Sequence[TokenSequence]) -> dict[str, npt.NDArray[np.int64]]:
+        shape = (len(batch), max(len(sequence) for sequence in batch))
+        token_ids = np.full(shape, self._pad_token_id, dtype=np.int64)
+        attention_mask = np.zeros(shape, dtype=np.int64)
+        type_ids = np.zeros(shape, dtype=np.int64)
+        for row, sequence in enumerate(batch):
+            token_ids[row, : len(sequence)] = sequence.token_ids
+            attention_mask[row, : len(sequence)] = 1
+            type_ids[row, : len(sequence)] = sequence.type_ids
+        tensors = {
+            "input_ids": token_ids,
+            "attention_mask": attention_mask,
+            "token_type_ids": type_ids,
+        }
+        return {name: tensors[name] for name in self._input_names}
+
+    def _unpad(
+        self, values: npt.NDArray[Any], batch: Sequence[TokenSequence]
+    ) -> list[npt.NDArray[np.float32]]:
+        # Copies, because the request's memory is written again by the next run.
+        if self._output == "logits":
+            return [np.array(row, dtype=np.float32) for row in values]
+        return [
+            np.array(row[: len(sequence)], dtype=np.float32)
+            for row, sequence in zip(values, batch, strict=True)
+        ]
+
+
+def _read(openvino: OpenVino, model_path: Path) -> OpenVinoModel:
+    try:
+        return openvino.Core().read_model(model_path)
+    except RuntimeError as error:
+        raise ModelNotServable(f"OpenVINO cannot read {model_path}: {error}") from error
+
+
+def _compile(openvino: OpenVino, model: OpenVinoModel, workers: int) -> CompiledModel:
+    options = {
+        "PERFORMANCE_HINT": "THROUGHPUT",
+        "NUM_STREAMS": str(workers),
+        "INFERENCE_NUM_THREADS": str(max(workers, available_cores())),
+        "INFERENCE_PRECISION_HINT": "f32",
+        # The database usually shares the machine; pinned threads could not make way for it.
+        "ENABLE_CPU_PINNING": "NO",
+    }
+    try:
+        return openvino.Core().compile_model(model, "CPU", options)
+    except RuntimeError as error:
+        raise ModelNotServable(f"OpenVINO cannot compile the model: {error}") from error
+
+
+def _input_names(model: OpenVinoModel) -> list[str]:
+    names: list[str] = [port.get_any_name() for port in model.inputs]
+    unknown = set(names) - INPUTS
+    if unknown:
+        raise ModelNotServable(f"the model has inputs we cannot fill: {', '.join(sorted(unknown))}")
+    return names
+
+
+def _is_quantized(model: OpenVinoModel) -> bool:
+    return any(operation.get_type_name() == "FakeQuantize" for operation in model.get_ops())

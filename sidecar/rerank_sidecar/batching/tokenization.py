@@ -1,0 +1,164 @@
+"""Text to tokens: what a model's own tokenizer gives, with offsets, ready to be cut in windows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Encoding, Tokenizer
+
+from rerank_sidecar.backends.base import TokenSequence
+from rerank_sidecar.errors import ModelNotServable
+from rerank_sidecar.types import Window
+
+TokenIds = npt.NDArray[np.int64]
+
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+_PROBES = ("a", "the", "0", "的", ".")
+
+
+class EncodedText:
+    """A text's tokens without special ones, int64 of shape [tokens], and where each came from."""
+
+    __slots__ = ("_encoding", "token_ids")
+
+    def __init__(self, encoding: Encoding) -> None:
+        self._encoding = encoding
+        self.token_ids: TokenIds = np.array(encoding.ids, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self.token_ids)
+
+    def window(self, start: int, end: int) -> Window:
+        """Give the characters (code points) of the text that the tokens [start, end) came from."""
+        if start == end:
+            return Window(0, 0)
+        first, _ = self._characters(start)
+        _, last = self._characters(end - 1)
+        return Window(first, max(first, last))
+
+    def _characters(self, token: int) -> tuple[int, int]:
+        characters = self._encoding.token_to_chars(token)
+        if characters is None:
+            raise IndexError(token)
+        return characters
+
+
+@dataclass(frozen=True, slots=True)
+class SpecialTokens:
+    """How a model wraps one text or a pair in special tokens.
+
+    `runs` are the special tokens before, between and after the texts, one run more than there
+    are texts; `text_types` are the type ids of the texts.
+    """
+
+    runs: tuple[TokenSequence, ...]
+    text_types: tuple[int, ...]
+
+    @property
+    def count(self) -> int:
+        """How many special tokens there are."""
+        return sum(map(len, self.runs))
+
+    def wrap(self, *texts: TokenIds) -> TokenSequence:
+        """Make a sequence as the model reads it; as many texts as the wrapping is for."""
+        types = map(np.full_like, texts, self.text_types)
+        return TokenSequence(
+            _interleave([run.token_ids for run in self.runs], texts),
+            _interleave([run.type_ids for run in self.runs], types),
+        )
+
+
+class TextTokenizer:
+    """A model's own tokenizer. Its methods compute, so call them in threads.
+
+    `single` and `pair` say how the model wraps one text and a pair. They are learnt from what the
+    tokenizer does to sample texts, so that any architecture is assembled as Hugging Face's fast
+    tokenizers assemble it. Truncation and padding that the file asks for are switched off.
+
+    Raises:
+        ModelNotServable: the tokenizer does not wrap texts in fixed special tokens.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        self._tokenizer = tokenizer
+        sample = _sample(tokenizer)
+        self.single = _learn(tokenizer, (sample,))
+        self.pair = _learn(tokenizer, (sample, sample))
+
+    @classmethod
+    def from_file(cls, path: Path) -> Self:
+        """Read a `tokenizer.json`.
+
+        Raises:
+            ModelNotServable: the file cannot be read as one.
+        """
+        try:
+            tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises bare Exception
+            raise ModelNotServable(f"cannot read the tokenizer {path}: {error}") from error
+        return cls(tokenizer)
+
+    def encode(self, texts: Sequence[str]) -> list[EncodedText]:
+        """Encode texts without special tokens; releases the interpreter lock.
+
+        A lone surrogate, which has no encoding, counts as U+FFFD.
+        """
+        batch = [_encodable(text) for text in texts]
+        return list(map(EncodedText, self._tokenizer.encode_batch(batch, add_special_tokens=False)))
+
+
+def _encodable(text: str) -> str:
+    return text if text.isascii() else _LONE_SURROGATE.sub("\ufffd", text)
+
+
+def _interleave(runs: Sequence[TokenIds], texts: Iterable[TokenIds]) -> TokenIds:
+    return np.concatenate([runs[0], *chain.from_iterable(zip(texts, runs[1:], strict=True))])
+
+
+def _sample(tokenizer: Tokenizer) -> str:
+    for probe in _PROBES:
+        if tokenizer.encode(probe, add_special_tokens=False).ids:
+            return probe
+    raise ModelNotServable("the tokenizer gives no tokens for any sample text")
+
+
+def _learn(tokenizer: Tokenizer, texts: tuple[str, ...]) -> SpecialTokens:
+    encoding = tokenizer.encode(texts[0], texts[1] if len(texts) > 1 else None)
+    token_ids, type_ids = np.array([encoding.ids, encoding.type_ids], dtype=np.int64)
+    owners = encoding.sequence_ids
+    spans = [_span(owners, text) for text in range(len(texts))]
+    edges = [0, *chain.from_iterable(spans), len(token_ids)]
+    learnt = SpecialTokens(
+        runs=tuple(
+            TokenSequence(token_ids[start:end], type_ids[start:end])
+            for start, end in zip(edges[::2], edges[1::2], strict=True)
+        ),
+        text_types=tuple(int(type_ids[start]) for start, _ in spans),
+    )
+    _check(tokenizer, texts, learnt, encoding)
+    return learnt
+
+
+def _span(owners: Sequence[int | None], text: int) -> tuple[int, int]:
+    if text not in owners:
+        raise ModelNotServable("the tokenizer does not say which tokens belong to which text")
+    start = owners.index(text)
+    return start, start + owners.count(text)
+
+
+def _check(
+    tokenizer: Tokenizer, texts: tuple[str, ...], learnt: SpecialTokens, expected: Encoding
+) -> None:
+    plain = [tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
+    wrapped = learnt.wrap(*(np.array(ids, dtype=np.int64) for ids in plain))
+    if (wrapped.token_ids.tolist(), wrapped.type_ids.tolist()) != (expected.ids, expected.type_ids):
+        raise ModelNotServable("the tokenizer does not wrap texts in fixed special tokens")

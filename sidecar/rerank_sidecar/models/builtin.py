@@ -1,0 +1,52 @@
+"""The two models that need no download: `embedded` and `lexical`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rerank_sidecar import __version__
+from rerank_sidecar.errors import ModelUnavailable
+from rerank_sidecar.models.fingerprint import fingerprint, short
+from rerank_sidecar.models.servable import EMBEDDED, LEXICAL, ModelFamily, ServableModel
+
+EMBEDDED_FOLDER = Path(__file__).parent / "embedded"
+_FILES = ("model.json", "model.xml", "model.bin", "tokenizer.json")
+
+
+def lexical_model() -> ServableModel:
+    """Describe the lexical model, which is code alone."""
+    return ServableModel(
+        name=LEXICAL,
+        version=__version__,
+        family=ModelFamily.LEXICAL,
+        source="built in",
+        quantization="none",
+    )
+
+
+def embedded_model(folder: Path = EMBEDDED_FOLDER) -> ServableModel:
+    """Describe the late-interaction model that is shipped with the package.
+
+    Raises:
+        ModelUnavailable: the package was built without the model's files.
+    """
+    files = [folder / name for name in _FILES]
+    missing = [path.name for path in files if not path.is_file()]
+    if missing:
+        raise ModelUnavailable(f"the embedded model lacks {', '.join(missing)} in {folder}")
+    manifest: dict[str, Any] = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    return ServableModel(
+        name=EMBEDDED,
+        version=short(fingerprint(folder, files)),
+        family=ModelFamily.LATE_INTERACTION,
+        source="built in",
+        quantization="int8",
+        model_path=folder / "model.xml",
+        tokenizer_path=folder / "tokenizer.json",
+        max_tokens=int(manifest["max_tokens"]),
+        pad_token_id=int(manifest["pad_token_id"]),
+        overlap_tokens=int(manifest["overlap_tokens"]),
+        manifest=manifest,
+    )

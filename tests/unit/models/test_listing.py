@@ -1,0 +1,56 @@
+"""`models` lists what is built in, what is on disk and a few of the hub's, asking nobody."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rerank_sidecar.models.listing import ModelState, list_models
+from rerank_sidecar.settings import Settings, read_settings
+
+CLASSIFIER = {"architectures": ["BertForSequenceClassification"], "id2label": {"0": "LABEL_0"}}
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    return read_settings(cache_dir=tmp_path / "cache")
+
+
+def put_in_hub_cache(hub: Path, model_id: str, config: object, *files: str) -> None:
+    commit = "0" * 40
+    repository = hub / f"models--{model_id.replace('/', '--')}"
+    snapshot = repository / "snapshots" / commit
+    snapshot.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit, encoding="utf-8")
+    (snapshot / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    for file in files:
+        (snapshot / file).write_text("x" * 100, encoding="utf-8")
+
+
+def test_a_fresh_machine_has_the_built_in_models(settings: Settings) -> None:
+    listed = list_models(settings)
+    assert [(each.id, each.family, each.state) for each in listed[:2]] == [
+        ("embedded", "late_interaction", "built in"),
+        ("lexical", "lexical", "built in"),
+    ]
+    assert listed[0].size_bytes is not None
+    assert listed[0].size_bytes > 1_000_000
+    assert {each.state for each in listed[2:]} == {ModelState.HUB}
+    assert all(each.licence for each in listed)
+
+
+def test_cross_encoders_of_the_hub_cache_are_listed(settings: Settings, tmp_path: Path) -> None:
+    hub = tmp_path / "hub"
+    put_in_hub_cache(hub, "BAAI/bge-reranker-v2-m3", CLASSIFIER, "model.safetensors")
+    put_in_hub_cache(hub, "maker/half", CLASSIFIER)
+    put_in_hub_cache(hub, "maker/encoder", {"architectures": ["BertModel"]}, "model.safetensors")
+    listed = list_models(settings)
+    downloaded = [each for each in listed if each.state is ModelState.DOWNLOADED]
+    assert [each.id for each in downloaded] == ["BAAI/bge-reranker-v2-m3"]
+    assert downloaded[0].size_bytes is not None
+    assert downloaded[0].size_bytes > 100
+    assert len({each.id for each in listed}) == len(listed)
