@@ -69,6 +69,7 @@ def _backend(model: ServableModel, workers: int) -> Backend:
         _present(model.model_path, "weights"),
         output=output,
         workers=workers,
+        max_tokens=_present(model.max_tokens, "length"),
         pad_token_id=model.pad_token_id,
     )
     backend.warm_up()

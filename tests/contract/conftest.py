@@ -1,4 +1,4 @@
-"""A server on the embedded model for all contract tests, in a thread and loop of its own."""
+"""One sidecar on the embedded model for all contract tests, in a thread and loop of its own."""
 
 import asyncio
 import threading
@@ -8,27 +8,33 @@ from dataclasses import dataclass
 
 import pytest
 
+from rerank_sidecar.api.grpc_server import GrpcServer
 from rerank_sidecar.api.http_server import HttpServer
 from rerank_sidecar.app import build_engine
+from rerank_sidecar.engine.engine import Engine
 from rerank_sidecar.settings import Settings, read_settings
 
 
 @dataclass(frozen=True)
 class Running:
-    """A server that runs: its port, and how to end it."""
+    """A sidecar that runs: its engine and the loop that it belongs to, its ports, how to end it."""
 
-    port: int
+    engine: Engine
     loop: asyncio.AbstractEventLoop
+    http_port: int
+    grpc_port: int
     stop: asyncio.Event
 
 
 async def _serve(settings: Settings, running: Future[Running]) -> None:
     async with build_engine(settings) as engine:
-        server, stop = HttpServer(engine, settings), asyncio.Event()
-        port = await server.start()
-        running.set_result(Running(port, asyncio.get_running_loop(), stop))
+        http_server, grpc_server = HttpServer(engine, settings), GrpcServer(engine, settings)
+        ports = await http_server.start(), await grpc_server.start()
+        stop = asyncio.Event()
+        running.set_result(Running(engine, asyncio.get_running_loop(), *ports, stop))
         await stop.wait()
-        await server.stop(grace_s=0)
+        await http_server.stop(grace_s=0)
+        await grpc_server.stop(grace_s=0)
 
 
 def _run(settings: Settings, running: Future[Running]) -> None:
@@ -41,12 +47,23 @@ def _run(settings: Settings, running: Future[Running]) -> None:
 
 
 @pytest.fixture(scope="session")
-def http_port() -> Iterator[int]:
-    settings = read_settings(None, model="embedded", http_port=0)
+def sidecar() -> Iterator[Running]:
+    settings = read_settings(
+        model="embedded",
+        http_port=0,
+        grpc_port=0,
+        max_documents=1000,
+        max_document_bytes=200_000,
+    )
     running: Future[Running] = Future()
     thread = threading.Thread(target=_run, args=(settings, running))
     thread.start()
-    server = running.result()
-    yield server.port
-    server.loop.call_soon_threadsafe(server.stop.set)
+    sidecar = running.result()
+    yield sidecar
+    sidecar.loop.call_soon_threadsafe(sidecar.stop.set)
     thread.join()
+
+
+@pytest.fixture(scope="session")
+def http_port(sidecar: Running) -> int:
+    return sidecar.http_port

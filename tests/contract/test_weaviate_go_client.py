@@ -76,6 +76,19 @@ def test_scores_do_not_depend_on_how_a_search_is_cut(
     assert scores == at_once(http_port, QUERY, documents)
 
 
+def test_passages_of_every_length_score_alike_however_they_are_cut(http_port: int) -> None:
+    words = ["the", "of", "ripe", "apple", "orchard", "grows", "red", "sunny", "valleys", "farms"]
+    draw = random.Random(7)  # noqa: S311 - not a secret
+    documents = [" ".join(draw.choices(words, k=length)) for length in range(1, 250, 2)]
+    draw.shuffle(documents)
+    client = GoClient(http_port, cores=4)
+    scores = client.rank(QUERY, documents)
+    client.close()
+    assert scores == at_once(http_port, QUERY, documents)
+    alone = [at_once(http_port, QUERY, [document])[0] for document in documents[:20]]
+    assert scores[:20] == alone
+
+
 def test_a_thousand_documents(http_port: int) -> None:
     documents = search(1000)
     client = GoClient(http_port, cores=16)

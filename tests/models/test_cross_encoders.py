@@ -101,10 +101,14 @@ async def test_a_model_saved_by_sentence_transformers_is_served(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-async def test_int8_scores_stay_close(tmp_path: Path, architecture: str) -> None:
+async def test_int8_scores_stay_close(
+    tmp_path: Path, architecture: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = save_tiny_model(tmp_path / "model", architecture, activation=IDENTITY)
     exact = expected_scores(folder, SHORT_QUERY)
+    capsys.readouterr()
     result = await served(settings_for(folder, tmp_path / "cache", Quantization.INT8), SHORT_QUERY)
+    assert capsys.readouterr().out == "", "standard output belongs to what the user asked for"
     scores = scores_in_input_order(result)
     assert np.corrcoef(scores, exact)[0, 1] > 0.9
     assert np.abs(scores - exact).max() > 1e-4, "nothing was quantised"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import sys
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -44,7 +46,9 @@ def quantize_cross_encoder(
     tokenizer.no_padding()
     tokenizer.enable_truncation(min(_MAX_TOKENS, checkpoint.max_tokens))
     names = {port.get_any_name() for port in model.inputs}
-    return quantize_int8(model, list(_sample_batches(tokenizer, names)))
+    # NNCF draws its progress on standard output, which belongs to what the user asked for.
+    with contextlib.redirect_stdout(sys.stderr):
+        return quantize_int8(model, list(_sample_batches(tokenizer, names)))
 
 
 def _sample_batches(
