@@ -55,7 +55,11 @@ class Settings(BaseSettings):
     """What the server does; every field can be set by file, environment or command line."""
 
     model_config = SettingsConfigDict(
-        env_prefix=ENV_PREFIX, frozen=True, extra="forbid", populate_by_name=True
+        env_prefix=ENV_PREFIX,
+        frozen=True,
+        extra="forbid",
+        populate_by_name=True,
+        env_ignore_empty=True,
     )
 
     model: str = Field(

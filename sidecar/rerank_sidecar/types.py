@@ -128,7 +128,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Where a request's time went, in microseconds (docs/settings.md tells how each is counted)."""
+    """Where a request's time went, in microseconds; the proto tells how each is counted."""
 
     queue_us: int = 0
     tokenise_us: int = 0

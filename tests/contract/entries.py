@@ -135,7 +135,7 @@ class Grpc:
             response = self._client.rerank(query, documents, **options)
         except RerankCallError as error:
             field = error.field.removeprefix("options.") if error.field else None
-            raise Refused(error.reason, field) from error
+            raise Refused(error.reason or "", field) from error
         items = tuple(
             Item(
                 index=each.index,

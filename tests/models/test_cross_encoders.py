@@ -52,9 +52,8 @@ def expected_scores(folder: Path, query: str) -> npt.NDArray[np.float64]:
     from sentence_transformers import CrossEncoder
 
     pairs = [(query, document) for document in DOCUMENTS]
-    scores: npt.NDArray[np.float64] = CrossEncoder(str(folder), device="cpu").predict(
-        pairs, show_progress_bar=False
-    )
+    model = CrossEncoder(str(folder), device="cpu", local_files_only=True)
+    scores: npt.NDArray[np.float64] = model.predict(pairs, show_progress_bar=False)
     return scores
 
 

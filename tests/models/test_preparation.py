@@ -153,6 +153,34 @@ def test_an_onnx_file_that_ignores_the_mask_is_refused(folder: Path, cache: Path
         resolve_model(exact(folder, cache))
 
 
+def test_onnx_weights_may_lie_beside_the_graph_and_behind_links(
+    folder: Path, cache: Path, tmp_path: Path
+) -> None:
+    import onnx
+
+    save_onnx(folder)
+    graph, weights = folder / "onnx" / "model.onnx", folder / "onnx" / "model.onnx_data"
+    onnx.save(onnx.load(graph), graph, save_as_external_data=True, location=weights.name)
+    for path in (graph, weights):
+        blob = path.rename(tmp_path / f"blob-{path.name}")
+        path.symlink_to(blob)
+    model = resolve_model(exact(folder, cache))
+    assert model.model_path is not None
+    assert sorted(path.name for path in model.model_path.parent.iterdir()) == [
+        "model.bin",
+        "model.xml",
+        "prepared.json",
+        "tokenizer.json",
+    ]
+
+
+def test_a_broken_onnx_file_is_refused(folder: Path, cache: Path) -> None:
+    (folder / "onnx").mkdir()
+    (folder / "onnx" / "model.onnx").write_bytes(b"no graph")
+    with pytest.raises(ModelNotServable, match="OpenVINO cannot read"):
+        resolve_model(exact(folder, cache))
+
+
 def test_a_slow_tokenizer_is_converted(folder: Path, cache: Path) -> None:
     vocabulary = json.loads((folder / "tokenizer.json").read_text("utf-8"))["model"]["vocab"]
     words = sorted(vocabulary, key=vocabulary.__getitem__)

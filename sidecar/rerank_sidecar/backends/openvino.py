@@ -142,7 +142,8 @@ def _read(openvino: OpenVino, model_path: Path) -> OpenVinoModel:
     try:
         return openvino.Core().read_model(model_path)
     except RuntimeError as error:
-        raise ModelNotServable(f"OpenVINO cannot read {model_path}: {error}") from error
+        reason = " ".join(str(error).split())
+        raise ModelNotServable(f"OpenVINO cannot read {model_path}: {reason}") from error
 
 
 def _compile(openvino: OpenVino, model: OpenVinoModel, workers: int) -> CompiledModel:
@@ -157,7 +158,8 @@ def _compile(openvino: OpenVino, model: OpenVinoModel, workers: int) -> Compiled
     try:
         return openvino.Core().compile_model(model, "CPU", options)
     except RuntimeError as error:
-        raise ModelNotServable(f"OpenVINO cannot compile the model: {error}") from error
+        reason = " ".join(str(error).split())
+        raise ModelNotServable(f"OpenVINO cannot compile the model: {reason}") from error
 
 
 def _input_names(model: OpenVinoModel) -> list[str]:

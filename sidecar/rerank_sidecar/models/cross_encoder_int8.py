@@ -14,8 +14,10 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from rerank_sidecar.errors import MissingExtra
+from rerank_sidecar.models.calibration import read_calibration_pairs
 from rerank_sidecar.models.checkpoint import Checkpoint
-from rerank_sidecar.models.runtime import OpenVinoModel, load_openvino
+from rerank_sidecar.models.quantize import quantize_int8
+from rerank_sidecar.models.runtime import OpenVinoModel
 
 _LOG = logging.getLogger(__name__)
 
@@ -33,30 +35,25 @@ def quantize_cross_encoder(
     Raises:
         MissingExtra: NNCF is not installed.
     """
-    load_openvino()
-    try:
-        import nncf  # noqa: F401
-    except ImportError as error:
-        purpose = f"quantising {checkpoint.folder} (it can be served exact with --quantize none)"
-        raise MissingExtra("convert", purpose) from error
-    from rerank_sidecar.models.quantize import quantize_int8
-
     _LOG.info("quantising %s to int8", checkpoint.folder)
     tokenizer = Tokenizer.from_file(str(tokenizer_path))
     tokenizer.no_padding()
     tokenizer.enable_truncation(min(_MAX_TOKENS, checkpoint.max_tokens))
     names = {port.get_any_name() for port in model.inputs}
-    # NNCF draws its progress on standard output, which belongs to what the user asked for.
-    with contextlib.redirect_stdout(sys.stderr):
-        return quantize_int8(model, list(_sample_batches(tokenizer, names)))
+    batches = list(_sample_batches(tokenizer, names))
+    try:
+        # NNCF draws its progress on standard output, which belongs to what the user asked for.
+        with contextlib.redirect_stdout(sys.stderr):
+            return quantize_int8(model, batches)
+    except MissingExtra as error:
+        purpose = f"quantising {checkpoint.folder} (it can be served exact with --quantize none)"
+        raise MissingExtra("convert", purpose) from error
 
 
 def _sample_batches(
     tokenizer: Tokenizer, names: set[str]
 ) -> Iterator[dict[str, npt.NDArray[np.int64]]]:
     """Make batches of one pair each, so that no padding distorts the measured ranges."""
-    from rerank_sidecar.models.calibration import read_calibration_pairs
-
     for query, document in islice(read_calibration_pairs(), _PAIRS):
         encoding = tokenizer.encode(query, document)
         arrays = {

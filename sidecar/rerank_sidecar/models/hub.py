@@ -20,7 +20,7 @@ _TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.txt", "vocab.json", "merges.txt", "*.model"),
 )
-_ONNX_FILES = ("onnx/model.onnx", "onnx/model.onnx_data")
+_ONNX_FILES = ("onnx/model.onnx", "onnx/model.onnx?data*")
 _SAFETENSORS_FILES = ("model*.safetensors", "model.safetensors.index.json")
 _PICKLE_FILES = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
 

@@ -94,7 +94,7 @@ def _built_in() -> Iterator[ModelListing]:
 
 
 def _converted(settings: Settings) -> Iterator[ModelListing]:
-    for path in sorted(prepared_models_folder(settings).glob(f"*/{DESCRIPTION_FILE}")):
+    for path in sorted(prepared_models_folder(settings).glob(f"[!.]*/{DESCRIPTION_FILE}")):
         description = json.loads(path.read_text(encoding="utf-8"))
         yield ModelListing(
             id=description["source"],

@@ -41,10 +41,10 @@ def prepare_cross_encoder(
 ) -> ServableModel:
     """Convert and quantise the cross-encoder in `folder`, unless the cache has the result already.
 
-    `name` is what requests will call it, `source` what `--model` takes to find it.
-    The cache is keyed by the content of the files and by how they are converted, so a folder that
-    was changed is converted anew. A finished folder appears there in one step: processes that
-    convert the same model at once do not disturb each other.
+    `name` is what requests will call it, `source` what `--model` takes to find it. The cache is
+    keyed by the content of the files and by how they are converted, so a folder that was changed is
+    converted anew. A finished folder appears there in one step: processes that convert the same
+    model at once do not disturb each other.
 
     Raises:
         ModelUnavailable: the folder lacks files.
@@ -122,20 +122,31 @@ def _move(unfinished: Path, prepared: Path) -> None:
 
 def _build(folder: Path, checkpoint: Checkpoint, weights: Weights, settings: Settings) -> None:
     _put_tokenizer(folder / "tokenizer.json", checkpoint, settings)
-    model = _exported(checkpoint, weights, settings)
+    scratch = folder / "onnx"
+    if weights.is_onnx:
+        model = _read_onnx(weights, scratch)
+    else:
+        model = convert_checkpoint(checkpoint, trust_remote_code=settings.trust_remote_code)
     require_independent_rows(model, checkpoint)
     if settings.quantize is Quantization.INT8:
         model = quantize_cross_encoder(model, folder / "tokenizer.json", checkpoint)
     load_openvino().save_model(model, folder / "model.xml", compress_to_fp16=False)
+    shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _exported(checkpoint: Checkpoint, weights: Weights, settings: Settings) -> OpenVinoModel:
-    if not weights.is_onnx:
-        return convert_checkpoint(checkpoint, trust_remote_code=settings.trust_remote_code)
+def _read_onnx(weights: Weights, scratch: Path) -> OpenVinoModel:
+    main = weights.main
+    if len(weights.files) > 1:
+        # OpenVINO refuses weights behind a link, and the hub client's cache is made of links.
+        scratch.mkdir()
+        for path in weights.files:
+            shutil.copyfile(path, scratch / path.name)
+        main = scratch / main.name
     try:
-        return load_openvino().Core().read_model(weights.main)
+        return load_openvino().Core().read_model(main)
     except RuntimeError as error:
-        raise ModelNotServable(f"OpenVINO cannot read {weights.main}: {error}") from error
+        reason = " ".join(str(error).split())
+        raise ModelNotServable(f"OpenVINO cannot read {weights.main}: {reason}") from error
 
 
 def _put_tokenizer(path: Path, checkpoint: Checkpoint, settings: Settings) -> None:
@@ -149,11 +160,9 @@ def _put_tokenizer(path: Path, checkpoint: Checkpoint, settings: Settings) -> No
 def _describe(folder: Path, checkpoint: Checkpoint, model: ServableModel) -> None:
     card = read_card(checkpoint.folder)
     description = {
-        "name": model.name,
         "version": model.version,
         "source": model.source,
         "quantization": model.quantization,
-        "max_tokens": model.max_tokens,
         "licence": card.licence,
         "languages": list(card.languages),
     }

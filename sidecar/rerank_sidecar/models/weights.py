@@ -33,8 +33,7 @@ def find_weights(folder: Path) -> Weights:
     """
     onnx = folder / _ONNX
     if onnx.is_file():
-        external = onnx.with_name("model.onnx_data")
-        return Weights((onnx, external) if external.is_file() else (onnx,), is_onnx=True)
+        return Weights((onnx, *sorted(onnx.parent.glob("model.onnx?data*"))), is_onnx=True)
     for name in _TORCH:
         if (folder / name).is_file():
             return Weights((folder / name,), is_onnx=False)
