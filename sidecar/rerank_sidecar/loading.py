@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Literal, TypeVar, assert_never
+from typing import Any, Literal, TypeVar, assert_never
 
 from rerank_sidecar.backends.base import Backend, BackendInfo
 from rerank_sidecar.backends.cores import available_cores
@@ -96,9 +96,8 @@ def _reranker(
     info = _info(model, backend)
     match model.family:
         case ModelFamily.LATE_INTERACTION:
-            return LateInteractionReranker(
-                info, tokenizer, scheduler, LateInteractionConfig(limits)
-            )
+            late_interaction = _late_interaction(limits, _present(model.manifest, "manifest"))
+            return LateInteractionReranker(info, tokenizer, scheduler, late_interaction)
         case ModelFamily.CROSS_ENCODER:
             activation = _present(model.activation, "activation")
             cross_encoder = CrossEncoderConfig(limits, activation.value)
@@ -107,6 +106,15 @@ def _reranker(
             raise ValueError("the lexical model has no backend")
         case _:
             assert_never(model.family)
+
+
+def _late_interaction(limits: WindowLimits, manifest: Mapping[str, Any]) -> LateInteractionConfig:
+    return LateInteractionConfig(
+        limits,
+        keep_query_special_tokens=manifest["query_special_tokens"] == "keep",
+        keep_document_special_tokens=manifest["document_special_tokens"] == "keep",
+        cosine_weight=manifest["cosine_weight"],
+    )
 
 
 def _present(value: T | None, what: str) -> T:

@@ -19,6 +19,8 @@ from rerank_sidecar.models.runtime import OpenVino, OpenVinoModel, load_openvino
 CompiledModel: TypeAlias = Any
 InferRequest: TypeAlias = Any
 
+_EIGHT_BITS = frozenset({"i8", "u8"})
+
 _WARM_UP_TOKENS = 8
 
 _REGISTER_TOKENS = 16
@@ -171,4 +173,11 @@ def _input_names(model: OpenVinoModel) -> list[str]:
 
 
 def _is_quantized(model: OpenVinoModel) -> bool:
-    return any(operation.get_type_name() == "FakeQuantize" for operation in model.get_ops())
+    return any(
+        operation.get_type_name() == "FakeQuantize"
+        or (
+            operation.get_type_name() == "Constant"
+            and operation.get_element_type().get_type_name() in _EIGHT_BITS
+        )
+        for operation in model.get_ops()
+    )
