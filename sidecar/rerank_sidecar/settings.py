@@ -69,7 +69,7 @@ class Settings(BaseSettings):
     )
     quantize: Quantization = Field(
         Quantization.INT8,
-        description="`int8` (several times faster on a CPU) or `none` (exact) for a model that is "
+        description="`int8` (smaller, and faster on a CPU) or `none` (exact) for a model that is "
         "converted here. The embedded model is int8 already.",
     )
     revision: str | None = Field(None, description="Branch, tag or commit of a hub model.")

@@ -2,7 +2,7 @@
 
 Activations are quantised by OpenVINO while it runs, token by token, so no sample input is needed
 and scores stay closer to float32 than with ranges fixed beforehand (models/quantize.py), which are
-about a sixth faster; docs/embedded-model.md has the figures.
+about a fifth faster; docs/embedded-model.md has the figures.
 """
 
 from __future__ import annotations
