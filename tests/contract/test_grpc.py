@@ -491,14 +491,25 @@ async def test_a_surprise_in_the_door_is_told_without_its_text_too(
 
 
 async def test_bytes_that_are_no_message_fail_alone(served: Served) -> None:
+    invalid_utf8_in_query = b"\x0a\x01\xff"
     raw: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = served.channel.unary_unary(
         f"/{SERVICE_NAME}/Rerank"
     )
-    invalid_utf8_in_query = b"\x0a\x01\xff"
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await raw(invalid_utf8_in_query)
-    assert caught.value.code() is grpc.StatusCode.UNKNOWN  # grpc.aio's own answer
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert failure(caught.value).info.reason == "MALFORMED_BODY"
     assert (await served.stub.Rerank(request("1"))).results
+
+
+async def test_bytes_that_are_no_message_end_their_stream(served: Served) -> None:
+    raw: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = served.channel.stream_stream(
+        f"/{SERVICE_NAME}/RerankStream"
+    )
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        async for _ in raw(iter([b"\xff\xff\xff"])):
+            pass
+    assert failure(caught.value).info.reason == "MALFORMED_BODY"
 
 
 async def test_calls_are_counted_by_outcome(served: Served) -> None:

@@ -6,6 +6,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from rerank_sidecar.api.grpc_malformed import RefuseMalformed
 from rerank_sidecar.api.grpc_service import RerankService
 from rerank_sidecar.engine.engine import Engine
 from rerank_sidecar.settings import Settings
@@ -27,7 +28,7 @@ class GrpcServer:
         self._engine = engine
         self._settings = settings
         self._health = health.aio.HealthServicer()
-        self._server = grpc.aio.server(options=_options(settings))
+        self._server = grpc.aio.server(interceptors=[RefuseMalformed()], options=_options(settings))
         add_RerankServiceServicer_to_server(RerankService(engine), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
