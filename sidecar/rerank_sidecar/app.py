@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
+from rerank_sidecar.api.addresses import authority
 from rerank_sidecar.api.grpc_server import GrpcServer
 from rerank_sidecar.api.http_server import HttpServer
 from rerank_sidecar.engine.engine import Engine
@@ -52,6 +53,7 @@ async def serve(settings: Settings) -> None:
         StartupError: a setting is wrong, a port is taken or the model cannot be had.
     """
     configure_logging(settings)
+    _refuse_cuda(settings)
     began = time.monotonic()
     engine = Engine(settings)
     _exit_at_once_on_signal()
@@ -84,8 +86,8 @@ async def _doors(engine: Engine, settings: Settings) -> AsyncIterator[GrpcServer
         grpc_port = await _bound(grpc_server, "grpc_port", settings.grpc_port)
         stack.push_async_callback(grpc_server.stop, _FLUSH_S)
         for line in (
-            f"HTTP  http://{settings.host}:{http_port}",
-            f"gRPC  {settings.host}:{grpc_port}",
+            f"HTTP  http://{authority(settings.host, http_port)}",
+            f"gRPC  {authority(settings.host, grpc_port)}",
         ):
             _LOG.info("listening: %s", line)
             sys.stdout.write(line + "\n")
@@ -121,6 +123,12 @@ def _exit_at_once_on_signal() -> None:
 
 def _event_on_signal() -> asyncio.Event:
     stopped = asyncio.Event()
+
+    def stop(number: int) -> None:
+        if stopped.is_set():  # who asks twice does not want to wait for the drain
+            os._exit(128 + number)
+        stopped.set()
+
     for each in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(each, stopped.set)
+        asyncio.get_running_loop().add_signal_handler(each, stop, each)
     return stopped

@@ -6,6 +6,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from rerank_sidecar.api.addresses import authority
 from rerank_sidecar.api.grpc_malformed import RefuseMalformed
 from rerank_sidecar.api.grpc_service import RerankService
 from rerank_sidecar.engine.engine import Engine
@@ -41,7 +42,7 @@ class GrpcServer:
             RuntimeError: the address cannot be listened on.
         """
         await self.set_serving(self._engine.is_ready)
-        address = _address(self._settings.host, self._settings.grpc_port)
+        address = authority(self._settings.host, self._settings.grpc_port)
         port = self._server.add_insecure_port(address)
         await self._server.start()
         return port
@@ -76,7 +77,3 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ]
-
-
-def _address(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import socket
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from rerank_sidecar.api.http_app import build_http_app
+from rerank_sidecar.api.http_protocol import PatientProtocol
 from rerank_sidecar.engine.engine import Engine
 from rerank_sidecar.errors import InvalidSetting
 from rerank_sidecar.settings import Settings
@@ -55,23 +54,10 @@ class HttpServer:
         self._ticking = None
 
 
-class _JsonProtocol(HttpToolsProtocol):
-    """Tells even those who do not speak HTTP what is wrong in JSON, all that Weaviate can read."""
-
-    def send_400_response(self, msg: str) -> None:
-        body = json.dumps({"error": "the request is not HTTP/1.1"}).encode()
-        head = (
-            "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n"
-            f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
-        )
-        self.transport.write(head.encode() + body)
-        self.transport.close()
-
-
 def _config(engine: Engine, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         build_http_app(engine, settings),
-        http=_JsonProtocol,
+        http=PatientProtocol,
         ws="none",
         lifespan="off",
         interface="asgi3",

@@ -8,6 +8,9 @@ from rerank_sidecar.errors import DeadlineExceeded, InvalidField, LimitExceeded
 from rerank_sidecar.settings import Settings
 from rerank_sidecar.types import Document, RerankOptions
 
+_MAX_PRIORITY = 2**31 - 1
+"""What the contract's int32 holds."""
+
 
 def check_request(query: str, options: RerankOptions, settings: Settings) -> None:
     """Refuse a request whose query or options are out of range.
@@ -20,6 +23,8 @@ def check_request(query: str, options: RerankOptions, settings: Settings) -> Non
     if exceeds(query, settings.max_query_bytes):
         raise LimitExceeded(f"query is over {settings.max_query_bytes} bytes", "query")
     _at_least_one(options.top_n, "top_n")
+    if not -_MAX_PRIORITY <= options.priority <= _MAX_PRIORITY:
+        raise InvalidField(f"priority must be within {_MAX_PRIORITY} of 0", "priority")
     _at_least_one(options.truncation.max_tokens_per_document, "truncation.max_tokens_per_document")
     if options.score_threshold is not None and not math.isfinite(options.score_threshold):
         raise InvalidField("score_threshold must be a finite number", "score_threshold")

@@ -28,7 +28,8 @@ BATCH_SECONDS = Histogram(
     "rerank_sidecar_batch_seconds", "Time of a forward pass.", buckets=_LATENCY_BUCKETS_S
 )
 PADDED_TOKENS = Counter(
-    "rerank_sidecar_padded_tokens", "Tokens computed by forward passes, padding included."
+    "rerank_sidecar_padded_tokens",
+    "Tokens of forward passes when padded to their longest sequence.",
 )
 PENDING_SEQUENCES = Gauge(
     "rerank_sidecar_pending_sequences", "Sequences that wait for a forward pass."
