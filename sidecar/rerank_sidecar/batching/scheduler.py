@@ -33,6 +33,9 @@ _LOG = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_PASSES_AHEAD = 2
+"""One forward pass that runs and one that is ready when it ends, for each worker."""
+
 
 @dataclass(frozen=True, slots=True)
 class ForwardPass:
@@ -69,6 +72,7 @@ class Scheduler:
         `on_forward_pass` is told of every forward pass, on the thread that ran it.
         """
         self._backend = backend
+        self._fair_share_tokens = _PASSES_AHEAD * workers * limits.max_batch_tokens
         self._queue = WorkQueue(limits, plan)
         self._on_forward_pass = on_forward_pass
         self._threads = [
@@ -86,6 +90,15 @@ class Scheduler:
     def pending_tokens(self) -> int:
         """How many tokens the waiting sequences have, without padding."""
         return self._queue.tokens
+
+    @property
+    def fair_share_tokens(self) -> int:
+        """How many tokens one caller does well to have here at once.
+
+        It is enough to keep every worker busy. The queue is served by age, so a caller who submits
+        more at once makes all who come later wait for all of it.
+        """
+        return self._fair_share_tokens
 
     def start(self) -> None:
         """Start the worker threads."""

@@ -58,6 +58,8 @@ class DocumentFlow:
         self._pending: dict[int, _Pending] = {}
         self._events: asyncio.Queue[tuple[int, Outcome] | BaseException | None] = asyncio.Queue()
         self._is_fed = False
+        self._unscored_tokens = 0
+        self._fewer_tokens = asyncio.Event()
 
     async def in_thread(self, read: Callable[[Sequence[str]], T], texts: Sequence[str]) -> T:
         """Run something that tokenises in a thread, and meter its time."""
@@ -118,14 +120,36 @@ class DocumentFlow:
     async def _submit(self, part: IndexedDocuments, query: QueryReading) -> None:
         readings = await self.in_thread(query.read, [document.text for _, document in part])
         finish = await query.finish()
-        sequences = [sequence for reading in readings for sequence in reading.sequences]
+        together: list[tuple[int, DocumentReading]] = []
+        for (index, _), reading in zip(part, readings, strict=True):
+            together.append((index, reading))
+            self._unscored_tokens += sum(map(len, reading.sequences))
+            if self._has_its_share():
+                self._submit_together(together, finish)
+                together = []
+                await self._until_below_share()
+        self._submit_together(together, finish)
+
+    def _has_its_share(self) -> bool:
+        return self._unscored_tokens >= self._scheduler.fair_share_tokens
+
+    async def _until_below_share(self) -> None:
+        # So a request of thousands of documents does not stand before a small one that came later.
+        while self._has_its_share():
+            self._fewer_tokens.clear()
+            await self._fewer_tokens.wait()
+
+    def _submit_together(self, read: list[tuple[int, DocumentReading]], finish: Finish) -> None:
         options = self._options
         futures = iter(
             self._scheduler.submit(
-                sequences, finish, priority=options.priority, deadline=options.deadline
+                [sequence for _, reading in read for sequence in reading.sequences],
+                finish,
+                priority=options.priority,
+                deadline=options.deadline,
             )
         )
-        for (index, _), reading in zip(part, readings, strict=True):
+        for index, reading in read:
             options.meter.query_truncated |= reading.query_truncated
             self._follow(_Pending(index, reading, [next(futures) for _ in reading.sequences]))
 
@@ -137,6 +161,8 @@ class DocumentFlow:
     def _on_scored(
         self, pending: _Pending, position: int, future: asyncio.Future[Completion[float]]
     ) -> None:
+        self._unscored_tokens -= len(pending.reading.sequences[position])
+        self._fewer_tokens.set()
         error = _error_of(future)
         if pending.index not in self._pending:
             return

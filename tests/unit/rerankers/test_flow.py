@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pytest
 
 from rerank_sidecar.backends.base import TokenSequence
+from rerank_sidecar.batching.planner import BatchLimits
 from rerank_sidecar.batching.scheduler import Scheduler
 from rerank_sidecar.batching.tokenization import TextTokenizer
 from rerank_sidecar.errors import BackendFailed, DeadlineExceeded, InvalidField, ShuttingDown
@@ -69,9 +70,11 @@ class Gated(FirstVector):
         super().__init__(family)
         self.begun = threading.Event()
         self.may_go_on = threading.Semaphore(0)
+        self.passes = 0
 
     def run(self, batch: Sequence[TokenSequence]) -> list[npt.NDArray[np.float32]]:
         self.begun.set()
+        self.passes += 1
         assert self.may_go_on.acquire(timeout=PATIENCE_S)
         return super().run(batch)
 
@@ -119,6 +122,27 @@ async def test_every_document_of_a_large_request_has_one_outcome(family: str) ->
         documents = [f"paris {'a ' * (number % 90)}" for number in range(500)]
         outcomes = await outcomes_of(reranker, "city", documents)
     assert all(isinstance(outcome, Score) for outcome in outcomes)
+
+
+async def test_a_small_request_does_not_wait_for_all_of_a_large_one(family: str) -> None:
+    backend = Gated(family)
+    limits = BatchLimits(max_batch_tokens=64, max_batch_size=1, max_wait_s=0.0)
+    scheduler = Scheduler(backend, limits, workers=1)
+    scheduler.start()
+    reranker = reranker_of(family, scheduler)
+    large = asyncio.create_task(outcomes_of(reranker, "city", ["paris is a city"] * 400))
+    if family == "late_interaction":
+        backend.may_go_on.release()  # the query, without which no document is submitted
+    await asyncio.sleep(0.3)  # what the large request submits unasked, it has submitted by now
+    small = asyncio.create_task(outcomes_of(reranker, "city", ["sea"]))
+    while not small.done():
+        backend.may_go_on.release()
+        await asyncio.sleep(0.001)
+    passes_before = backend.passes
+    backend.may_go_on.release(500)
+    assert len(await large) == 400
+    assert passes_before < 100
+    await scheduler.close()
 
 
 async def test_no_documents_have_no_outcomes(family: str) -> None:
