@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any, Literal, TypeVar, assert_never
 
@@ -53,9 +54,13 @@ async def load_rerankers(model: ServableModel, settings: Settings) -> AsyncItera
     metrics.PENDING_SEQUENCES.set_function(lambda: scheduler.pending_count)
     scheduler.start()
     try:
-        reranker = await asyncio.to_thread(_reranker, model, backend.info, scheduler, settings)
-        await _warm_up(reranker)
-        yield Registry([reranker, lexical], any_script=lexical)
+        # Texts being tokenised take many times their size, so no more at once than there are cores.
+        with ThreadPoolExecutor(available_cores(), thread_name_prefix="tokenise") as executor:
+            reranker = await asyncio.to_thread(
+                _reranker, model, backend.info, scheduler, settings, executor
+            )
+            await _warm_up(reranker)
+            yield Registry([reranker, lexical], any_script=lexical)
     finally:
         await scheduler.close()
         backend.close()
@@ -85,7 +90,11 @@ def _limits(settings: Settings) -> BatchLimits:
 
 
 def _reranker(
-    model: ServableModel, backend: BackendInfo, scheduler: Scheduler, settings: Settings
+    model: ServableModel,
+    backend: BackendInfo,
+    scheduler: Scheduler,
+    settings: Settings,
+    executor: Executor,
 ) -> Reranker:
     tokenizer = TextTokenizer.from_file(_present(model.tokenizer_path, "tokenizer"))
     limits = WindowLimits(
@@ -97,11 +106,11 @@ def _reranker(
     match model.family:
         case ModelFamily.LATE_INTERACTION:
             late_interaction = _late_interaction(limits, _present(model.manifest, "manifest"))
-            return LateInteractionReranker(info, tokenizer, scheduler, late_interaction)
+            return LateInteractionReranker(info, tokenizer, scheduler, late_interaction, executor)
         case ModelFamily.CROSS_ENCODER:
             activation = _present(model.activation, "activation")
             cross_encoder = CrossEncoderConfig(limits, activation.value)
-            return CrossEncoderReranker(info, tokenizer, scheduler, cross_encoder)
+            return CrossEncoderReranker(info, tokenizer, scheduler, cross_encoder, executor)
         case ModelFamily.LEXICAL:
             raise ValueError("the lexical model has no backend")
         case _:

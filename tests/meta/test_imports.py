@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 SERVER = ROOT / "sidecar" / "rerank_sidecar"
 ADAPTERS = ROOT / "adapters" / "rerank_adapters"
 
-LEAVES = {"errors", "score_kinds", "settings", "telemetry", "types", "v1"}
+LEAVES = {"errors", "json_text", "score_kinds", "settings", "telemetry", "types", "v1"}
 FLOORS = {
     "__main__": 0,
     "cli": 1,

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import codecs
-import json
 import re
-from typing import Any, Never, TypeVar
+from typing import TypeVar
 
 import msgspec
 from starlette.requests import ClientDisconnect, Request
 
 from rerank_sidecar.errors import BodyTooLarge, Cancelled, InvalidField, MalformedBody, RequestError
+from rerank_sidecar.json_text import UnreadableJson, read_json
 
 M = TypeVar("M")
 
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _PROBLEM = re.compile(r"(?s)(?P<problem>.*?)(?: - at `\$\.?(?P<place>.*)`)?")
 _MISSING_OR_UNKNOWN = re.compile(r"Object (?P<what>.+) field `(?P<name>.*)`", re.DOTALL)
 _JSON_NAMES = {"str": "string", "int": "integer", "bool": "boolean", "float": "number"}
@@ -57,6 +56,8 @@ def parse_json(body: bytes, message_type: type[M]) -> M:
         return _parse(body, message_type)
     except msgspec.ValidationError as error:
         raise _explain(str(error)) from None
+    except UnreadableJson as error:
+        raise MalformedBody(f"the body {error}") from None
     except UnicodeDecodeError:
         raise MalformedBody("the body is not valid UTF-8") from None
     except RecursionError:
@@ -69,36 +70,8 @@ def _parse(body: bytes, message_type: type[M]) -> M:
     except msgspec.ValidationError:
         raise
     except msgspec.DecodeError:
-        # The fast parser refuses JSON that RFC 8259 (section 8.2) lets pass: escaped lone
-        # surrogates, which clients in JavaScript and Java make by cutting a text inside an emoji.
-        return msgspec.convert(_parse_leniently(body.decode()), type=message_type)
-
-
-def _parse_leniently(text: str) -> Any:  # noqa: ANN401
-    try:
-        return _without_lone_surrogates(json.loads(text, parse_constant=_refuse_constant))
-    except json.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno}"
-        raise MalformedBody(f"the body is not JSON: {error.msg} ({where})") from None
-    except ValueError:  # an integer of thousands of digits
-        raise MalformedBody("the body has a number that is out of range") from None
-
-
-def _refuse_constant(name: str) -> Never:
-    raise MalformedBody(f"the body is not JSON: {name} is not a JSON number")
-
-
-def _without_lone_surrogates(value: Any) -> Any:  # noqa: ANN401
-    if isinstance(value, str):
-        return _LONE_SURROGATE.sub("\ufffd", value)
-    if isinstance(value, list):
-        return [_without_lone_surrogates(each) for each in value]
-    if isinstance(value, dict):
-        return {
-            _without_lone_surrogates(name): _without_lone_surrogates(each)
-            for name, each in value.items()
-        }
-    return value
+        # The fast parser refuses escaped lone surrogates; see `json_text`.
+        return msgspec.convert(read_json(body.decode()), type=message_type)
 
 
 def _explain(message: str) -> RequestError:

@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from rerank_sidecar.errors import UnreadableInput
+from rerank_sidecar.json_text import read_json
 from rerank_sidecar.types import Document
 
 _JSON_LINE = re.compile(rb'\{\s*("|$)')
@@ -49,14 +50,14 @@ def read_candidates(file: Path | None) -> list[Candidate]:
 
 
 def _read(file: Path | None) -> tuple[str, bytes]:
-    if file is None or str(file) == "-":
-        if sys.stdin.isatty():
-            raise UnreadableInput("name a FILE, or pipe lines of text into the command")
-        return "standard input", sys.stdin.buffer.read()
+    piped = file is None or str(file) == "-"
+    if piped and (sys.stdin is None or sys.stdin.isatty()):  # None: it was closed
+        raise UnreadableInput("name a FILE, or pipe lines of text into the command")
+    name = "standard input" if piped else str(file)
     try:
-        return str(file), file.read_bytes()
+        return name, sys.stdin.buffer.read() if piped else Path(name).read_bytes()
     except OSError as error:
-        raise UnreadableInput(f"cannot read {file}: {error.strerror}") from error
+        raise UnreadableInput(f"cannot read {name}: {error.strerror or error}") from error
 
 
 def _text_lines(name: str, numbered: list[tuple[int, bytes]]) -> Iterator[Candidate]:
@@ -68,11 +69,10 @@ def _text_lines(name: str, numbered: list[tuple[int, bytes]]) -> Iterator[Candid
 
 
 def _json_lines(name: str, numbered: list[tuple[int, bytes]]) -> Iterator[Candidate]:
-    decoder = msgspec.json.Decoder(_JsonLine)
     for number, line in numbered:
         try:
-            found = decoder.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            found = msgspec.convert(read_json(line.decode()), _JsonLine)
+        except (msgspec.ValidationError, ValueError, RecursionError) as error:
             complaint = f'{name}, line {number}: not a JSON object with "text"'
             raise UnreadableInput(complaint) from error
         id = None if found.id is None else str(found.id)

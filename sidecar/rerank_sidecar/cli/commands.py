@@ -11,13 +11,13 @@ from typer.core import TyperGroup
 from rerank_sidecar import __version__
 from rerank_sidecar.cli.evaluate import evaluate_run
 from rerank_sidecar.cli.models import models, pull
-from rerank_sidecar.cli.output import complain
+from rerank_sidecar.cli.output import complain, ensure_standard_output, leave_standard_output
 from rerank_sidecar.cli.rank import rank
 from rerank_sidecar.cli.serve import serve
 from rerank_sidecar.errors import InvalidSetting, RequestError, RerankError, UnreadableInput
 
 USAGE_ERRORS = (InvalidSetting, UnreadableInput, RequestError)
-"""What the caller can set right by calling the command differently: exit code 2, not 1."""
+"""A wrong flag, setting or input file: exit code 2, not 1."""
 
 
 class _Commands(TyperGroup):
@@ -97,5 +97,19 @@ commands.add_typer(_models, name="models")
 
 
 def run() -> None:
-    """Run the command that the arguments name."""
-    commands()
+    """Run the command that the arguments name; output that cannot be written is one line."""
+    ensure_standard_output()
+    try:
+        try:
+            commands()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # as in `| head`: the reader has seen enough
+        leave_standard_output()
+        raise SystemExit(1) from None
+    except OSError as error:
+        if error.errno is None or error.filename is not None:  # no failed write, or not of output
+            raise
+        leave_standard_output()
+        complain(f"cannot write: {error.strerror or error}")
+        raise SystemExit(1) from None

@@ -20,6 +20,7 @@ from rerank_sidecar.evaluation.files import (
     numbered_lines,
     numbered_rows,
 )
+from rerank_sidecar.json_text import read_json
 
 Judgements = dict[str, dict[str, int]]
 """Query id -> document id -> grade; a document that is not listed counts as not relevant."""
@@ -123,9 +124,17 @@ def _records(path: Path) -> Iterator[_Record]:
     decoder = msgspec.json.Decoder(_Record)
     for number, line in numbered_lines(path):
         try:
-            yield decoder.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            yield _record(decoder, line)
+        except (msgspec.ValidationError, ValueError, RecursionError) as error:
             raise malformed(path, number, 'a JSON object with "_id" and "text"') from error
+
+
+def _record(decoder: msgspec.json.Decoder[_Record], line: bytes) -> _Record:
+    try:
+        return decoder.decode(line)
+    except msgspec.DecodeError:
+        # The fast parser refuses escaped lone surrogates; see `json_text`.
+        return msgspec.convert(read_json(line.decode()), _Record)
 
 
 def _refuse_missing(missing: set[str], wanted: int, complaint: str) -> None:

@@ -1,6 +1,7 @@
 """`rank` reads lines or JSON Lines, ranks in process and prints a table or JSON."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -80,6 +81,31 @@ def test_control_characters_do_not_reach_the_terminal() -> None:
     assert "red [31m [bold]fruit[/bold] pie" in ran.stdout
 
 
+BIDI_CONTROLS = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+
+
+@pytest.mark.parametrize("control", BIDI_CONTROLS, ids=ascii)
+def test_what_turns_the_direction_of_text_does_not_reach_the_terminal(control: str) -> None:
+    line = {"id": f"a{control}b", "text": f"red{control}fruit"}
+    ran = _rank(stdin=json.dumps(line))
+    assert control not in ran.stdout
+    assert "a b   red fruit" in ran.stdout
+
+
+def test_a_complaint_is_one_line_whatever_the_id() -> None:
+    lines = [{"text": "red fruit"}, {"id": "a\n\x1b\u202eb", "text": "x" * 100}]
+    ran = _rank("--max-document-bytes", "50", stdin="\n".join(map(json.dumps, lines)))
+    (complaint,) = ran.stderr.splitlines()
+    assert complaint.startswith("rerank-sidecar: a b could not be scored: ")
+
+
+def test_json_lines_with_half_an_emoji_are_read() -> None:
+    stdin = r'{"id": "\udc00", "text": "red \ud83d"}' + "\n" + r'{"text": "\ud83d\ude00"}'
+    found = _rank_json(stdin=stdin)
+    texts = {each["id"]: each["text"] for each in found["results"]}
+    assert texts == {"\ufffd": "red \ufffd", None: "😀"}
+
+
 def test_a_document_that_fails_alone_is_told_beside_the_others() -> None:
     stdin = "red fruit\n" + "x" * 100 + "\n"
     ran = _rank("--max-document-bytes", "50", stdin=stdin)
@@ -106,6 +132,8 @@ def test_nothing_scored_is_a_failure() -> None:
         (b'{"id": "a"}\n', 'line 1: not a JSON object with "text"'),
         (b"a\nb\xff\n", "line 2: not UTF-8 text"),
         (b'{"text": "a"}\n{"text": "\xff"}\n', "line 2: not"),
+        (b'{"text": "a"}\n{"text": "b", "n": NaN}\n', "line 2: not a JSON object"),
+        (b'{"text": "a"}\n{"n": ' + b"[" * 100_000, "line 2: not a JSON object"),
     ],
 )
 def test_malformed_input_is_one_clear_line(content: bytes, complaint: str, tmp_path: Path) -> None:
@@ -159,3 +187,40 @@ def test_real_command_in_a_pipe() -> None:
     assert "fruit flies" in ran.stdout.splitlines()[1]
     assert ran.stderr == ""
     assert all(len(line) <= 160 for line in ran.stdout.splitlines())
+
+
+def _run_in_shell(redirection: str, *, unbuffered: str = "") -> subprocess.CompletedProcess[str]:
+    command = f"{sys.executable} -m rerank_sidecar rank --model lexical -q fruit {redirection}"
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    return subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, check=False, env=environment
+    )
+
+
+def test_closed_standard_input_is_one_clear_line() -> None:
+    ran = _run_in_shell("<&-")
+    assert ran.returncode == 2
+    assert ran.stderr == "rerank-sidecar: name a FILE, or pipe lines of text into the command\n"
+
+
+def test_closed_standard_output_takes_nothing_and_does_not_fail() -> None:
+    ran = _run_in_shell("<<< 'red fruit' >&-")
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has /dev/full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("flag", ["", "--json", "--help"])
+def test_output_that_cannot_be_written_is_one_clear_line(flag: str, unbuffered: str) -> None:
+    ran = _run_in_shell(f"{flag} <<< 'red fruit' > /dev/full", unbuffered=unbuffered)
+    assert ran.returncode == 1
+    assert ran.stderr == "rerank-sidecar: cannot write: No space left on device\n"
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("flag", ["", "--json"])
+def test_a_reader_that_has_seen_enough_is_no_complaint(flag: str, unbuffered: str) -> None:
+    ran = _run_in_shell(
+        f"{flag} <<< 'red fruit' | true; exit ${{PIPESTATUS[0]}}", unbuffered=unbuffered
+    )
+    assert (ran.returncode, ran.stderr) == (1, "")

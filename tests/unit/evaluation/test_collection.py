@@ -104,6 +104,31 @@ def test_queries_are_read_and_missing_ones_counted(tmp_path: Path) -> None:
         read_queries(tmp_path, ["1", "2"])
 
 
+def test_half_an_emoji_is_read(tmp_path: Path) -> None:
+    record = r'{"_id": "1", "title": "\udc00", "text": "a\ud83d"}'
+    (tmp_path / "corpus.jsonl").write_text(record)
+    (tmp_path / "queries.jsonl").write_text(record)
+    assert read_passages(tmp_path, {"1"}) == {"1": "\ufffd a\ufffd"}
+    assert read_queries(tmp_path, ["1"]) == {"1": "a\ufffd"}
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        b'{"_id": "1", "text": NaN}',
+        b'{"_id": "1", "text": "\xff"}',
+        b'{"_id": "1", "text": 5, "title": "\\ud800"}',
+        b'{"_id": "1", "text": "\\ud800"',
+        b'{"_id": "1", "text": "a", "n": ' + b"[" * 100_000,
+    ],
+    ids=["NaN", "not UTF-8", "not a text", "cut short", "nested"],
+)
+def test_malformed_record_is_refused(tmp_path: Path, record: bytes) -> None:
+    (tmp_path / "corpus.jsonl").write_bytes(record)
+    with pytest.raises(UnreadableInput, match=r"corpus\.jsonl, line 1: not a JSON object"):
+        read_passages(tmp_path, {"1"})
+
+
 def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     with pytest.raises(UnreadableInput, match=r"has no corpus\.jsonl or corpus\.jsonl\.gz"):
         read_passages(tmp_path, {"1"})
