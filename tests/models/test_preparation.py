@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from rerank_sidecar.errors import (
 )
 from rerank_sidecar.models.listing import ModelState, list_models
 from rerank_sidecar.models.resolve import pull_model, resolve_model
+from rerank_sidecar.models.runtime import load_openvino
 from rerank_sidecar.settings import Quantization, Settings, read_settings
 from tests.models import remote_code
 from tests.models.tiny_models import MAX_TOKENS, edit_json, save_onnx, save_tiny_model
@@ -101,6 +104,53 @@ def test_a_failed_conversion_leaves_nothing_behind(folder: Path, cache: Path) ->
     with pytest.raises(ModelNotServable, match="cannot load"):
         resolve_model(exact(folder, cache))
     assert list((cache / "models").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "kept"),
+    [("prepared.json", 0.5), ("model.bin", 0.5), ("model.xml", None), ("tokenizer.json", 0)],
+)
+def test_a_damaged_conversion_is_made_again(
+    folder: Path, cache: Path, file: str, kept: float | None
+) -> None:
+    save_onnx(folder)
+    settings = exact(folder, cache)
+    model = resolve_model(settings)
+    assert model.model_path is not None
+    path = model.model_path.parent / file
+    path.rename(path.with_suffix(".whole"))
+    if kept is not None:
+        whole = path.with_suffix(".whole").read_bytes()
+        path.write_bytes(whole[: int(len(whole) * kept)])
+    assert resolve_model(settings).version == model.version
+    assert [each.name for each in path.parent.parent.iterdir()] == [path.parent.name]
+    assert not path.with_suffix(".whole").exists()
+    assert str(folder) in {each.id for each in list_models(settings)}
+    load_openvino().Core().compile_model(model.model_path, "CPU")
+
+
+def test_a_damaged_conversion_stays_until_the_new_one_is_there(
+    folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = resolve_model(exact(folder, cache))
+    assert model.model_path is not None
+    model.model_path.with_suffix(".bin").write_bytes(b"")
+    hide(monkeypatch, *TORCH)
+    with pytest.raises(MissingExtra):
+        resolve_model(exact(folder, cache))
+    assert model.model_path.is_file()
+
+
+def test_what_a_killed_conversion_left_is_removed_after_a_day(folder: Path, cache: Path) -> None:
+    ages_hours = {".unfinished-old": 25, ".unfinished-running": 1, "other": 25}
+    for name, hours in ages_hours.items():
+        (cache / "models" / name).mkdir(parents=True)
+        then = time.time() - hours * 3600
+        os.utime(cache / "models" / name, (then, then))
+    model = resolve_model(exact(folder, cache))
+    assert model.model_path is not None
+    left = {path.name for path in (cache / "models").iterdir()}
+    assert left == {".unfinished-running", "other", model.model_path.parent.name}
 
 
 def test_an_unwritable_cache_is_said(folder: Path, tmp_path: Path) -> None:

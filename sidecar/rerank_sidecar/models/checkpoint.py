@@ -6,13 +6,11 @@ Activation and length follow sentence-transformers 6 (`CrossEncoder.get_default_
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rerank_sidecar.errors import ModelNotServable
+from rerank_sidecar.models.json_files import JsonObject, parse_json_file, read_json_object
 from rerank_sidecar.models.servable import Activation
 
 _ACTIVATIONS = {"Sigmoid": Activation.SIGMOID, "Identity": Activation.IDENTITY}
@@ -47,35 +45,26 @@ def read_checkpoint(folder: Path) -> Checkpoint:
 
     Raises:
         ModelNotServable: the folder holds no cross-encoder with one label, or one whose scores
-            are computed in a way that is not supported; the message says what was found.
+            are computed in a way that is not supported, or a JSON file that is broken; the message
+            says what was found.
     """
-    config = _read_json(folder / "config.json")
-    if not config:
+    if not (folder / "config.json").is_file():
         raise ModelNotServable(f"{folder} has no config.json, so it is no Hugging Face model")
+    config = read_json_object(folder / "config.json")
     _require_one_label(folder, config)
     wrapper = _read_wrapper(folder)
     return Checkpoint(
         folder=folder,
-        model_type=str(config.get("model_type", "")),
+        model_type=config.text("model_type") or "",
         activation=_activation(folder, config, wrapper),
         max_tokens=_max_tokens(folder, config, wrapper),
         pad_token_id=_pad_token_id(folder, config),
-        has_remote_code="AutoModelForSequenceClassification" in config.get("auto_map", {}),
+        has_remote_code="AutoModelForSequenceClassification" in config.nested("auto_map").values,
     )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelNotServable(f"{path} is not valid JSON") from error
-    return value if isinstance(value, dict) else {}
-
-
-def _require_one_label(folder: Path, config: Mapping[str, Any]) -> None:
-    architectures = [str(name) for name in config.get("architectures") or []]
+def _require_one_label(folder: Path, config: JsonObject) -> None:
+    architectures = config.texts("architectures")
     if not any(name.endswith("ForSequenceClassification") for name in architectures):
         found = ", ".join(architectures) or "none named"
         raise ModelNotServable(
@@ -89,38 +78,49 @@ def _require_one_label(folder: Path, config: Mapping[str, Any]) -> None:
         )
 
 
-def _label_count(config: Mapping[str, Any]) -> int:
+def _label_count(config: JsonObject) -> int:
     # transformers writes id2label, and num_labels only into old configs; it assumes two labels.
-    if "id2label" in config:
-        return len(config["id2label"] or {})
-    return int(config.get("num_labels", 2))
+    if config.values.get("id2label") is not None:
+        return len(config.nested("id2label").values)
+    labels = config.whole_number("num_labels")
+    return 2 if labels is None else labels
 
 
-def _read_wrapper(folder: Path) -> Mapping[str, Any]:
-    """Read what sentence-transformers 6 saves beside a model, and refuse what changes its input."""
-    modules_path = folder / "modules.json"
-    if not modules_path.is_file():
-        return {}
-    modules = json.loads(modules_path.read_text(encoding="utf-8"))
-    if len(modules) != 1 or modules[0].get("path"):
-        raise ModelNotServable(f"{modules_path} names more than one plain Transformer module")
-    wrapper = _read_json(folder / "sentence_bert_config.json")
-    wrapper |= _read_json(folder / "config_sentence_transformers.json")
-    refused = ("default_prompt_name", "do_lower_case", "processing_kwargs")
-    for key in refused:
-        if wrapper.get(key):
+@dataclass(frozen=True, slots=True)
+class _Wrapper:
+    """What sentence-transformers 6 saves beside a model, None where it says nothing."""
+
+    activation_fn: str | None = None
+    max_seq_length: int | None = None
+
+
+def _read_wrapper(folder: Path) -> _Wrapper:
+    """Read what sentence-transformers saved, and refuse what changes the model's input."""
+    if not (folder / "modules.json").is_file():
+        return _Wrapper()
+    _require_one_module(folder / "modules.json")
+    transformer = read_json_object(folder / "sentence_bert_config.json")
+    whole = read_json_object(folder / "config_sentence_transformers.json")
+    for key in ("default_prompt_name", "do_lower_case", "processing_kwargs"):
+        if transformer.values.get(key) or whole.values.get(key):
             raise ModelNotServable(f"{folder} sets `{key}`, which is not supported")
-    return wrapper
+    return _Wrapper(whole.text("activation_fn"), transformer.whole_number("max_seq_length"))
 
 
-def _activation(folder: Path, config: Mapping[str, Any], wrapper: Mapping[str, Any]) -> Activation:
-    saved = config.get("sentence_transformers") or {}
-    name = (
-        wrapper.get("activation_fn")
-        or saved.get("activation_fn")
-        or ("activation_fn" not in saved and config.get("sbert_ce_default_activation_function"))
-        or "torch.nn.Sigmoid"
-    )
+def _require_one_module(path: Path) -> None:
+    modules = parse_json_file(path)
+    if not isinstance(modules, list) or not all(isinstance(each, dict) for each in modules):
+        raise ModelNotServable(f"{path} must hold a JSON list of objects")
+    if len(modules) != 1 or JsonObject(path, modules[0], "[0].").text("path"):
+        raise ModelNotServable(f"{path} must name one plain Transformer module and nothing else")
+
+
+def _activation(folder: Path, config: JsonObject, wrapper: _Wrapper) -> Activation:
+    saved = config.nested("sentence_transformers")
+    name = wrapper.activation_fn or saved.text("activation_fn")
+    if not name and "activation_fn" not in saved.values:
+        name = config.text("sbert_ce_default_activation_function")
+    name = name or "torch.nn.Sigmoid"
     activation = _ACTIVATIONS.get(name.rpartition(".")[2]) if name.startswith("torch.") else None
     if activation is None:
         raise ModelNotServable(
@@ -129,33 +129,41 @@ def _activation(folder: Path, config: Mapping[str, Any], wrapper: Mapping[str, A
     return activation
 
 
-def _max_tokens(folder: Path, config: Mapping[str, Any], wrapper: Mapping[str, Any]) -> int:
-    if wrapper.get("max_seq_length"):
-        return int(wrapper["max_seq_length"])
+def _max_tokens(folder: Path, config: JsonObject, wrapper: _Wrapper) -> int:
+    if wrapper.max_seq_length:
+        return wrapper.max_seq_length
     limits = [
-        _read_json(folder / "tokenizer_config.json").get("model_max_length"),
+        read_json_object(folder / "tokenizer_config.json").whole_number("model_max_length"),
         _usable_positions(folder, config),
     ]
     # A tokenizer without a limit of its own says 1e30; models without positions say -1.
-    stated = [int(limit) for limit in limits if limit is not None and limit > 0]
-    return min([limit for limit in stated if limit < 10**9], default=_MAX_TOKENS_UNSAID)
+    stated = [limit for limit in limits if limit is not None and 0 < limit < 10**9]
+    return min(stated, default=_MAX_TOKENS_UNSAID)
 
 
-def _usable_positions(folder: Path, config: Mapping[str, Any]) -> int | None:
-    positions = config.get("max_position_embeddings")
-    if positions is not None and config.get("model_type") in _OFFSET_POSITIONS:
-        return int(positions) - _pad_token_id(folder, config) - 1
+def _usable_positions(folder: Path, config: JsonObject) -> int | None:
+    positions = config.whole_number("max_position_embeddings")
+    if positions is not None and config.text("model_type") in _OFFSET_POSITIONS:
+        return positions - _pad_token_id(folder, config) - 1
     return positions
 
 
-def _pad_token_id(folder: Path, config: Mapping[str, Any]) -> int:
-    pad_token_id = config.get("pad_token_id")
+def _pad_token_id(folder: Path, config: JsonObject) -> int:
+    pad_token_id = config.whole_number("pad_token_id")
     if pad_token_id is not None:
-        return int(pad_token_id)
-    tokenizer_config = _read_json(folder / "tokenizer_config.json")
-    pad_token = tokenizer_config.get("pad_token")
-    content = pad_token.get("content") if isinstance(pad_token, dict) else pad_token
-    for token_id, token in tokenizer_config.get("added_tokens_decoder", {}).items():
-        if token.get("content") == content:
+        return pad_token_id
+    tokenizer_config = read_json_object(folder / "tokenizer_config.json")
+    pad_token = _pad_token(tokenizer_config)
+    added = tokenizer_config.nested("added_tokens_decoder")
+    for token_id in added.values:
+        if pad_token is not None and added.nested(token_id).text("content") == pad_token:
+            if not token_id.isdecimal():
+                raise added.wrong(token_id, "keyed by a whole number")
             return int(token_id)
     return 0
+
+
+def _pad_token(tokenizer_config: JsonObject) -> str | None:
+    if isinstance(tokenizer_config.values.get("pad_token"), dict):
+        return tokenizer_config.nested("pad_token").text("content")
+    return tokenizer_config.text("pad_token")

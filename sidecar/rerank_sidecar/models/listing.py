@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import json
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import chain
 from pathlib import Path
 
-from rerank_sidecar.errors import StartupError
+from rerank_sidecar.errors import ModelNotServable, StartupError
 from rerank_sidecar.models.builtin import EMBEDDED_FOLDER
 from rerank_sidecar.models.checkpoint import read_checkpoint
 from rerank_sidecar.models.model_card import read_card
-from rerank_sidecar.models.prepare import DESCRIPTION_FILE, prepared_models_folder
+from rerank_sidecar.models.prepare import DESCRIPTION_FILE, prepared_models_folder, read_prepared
 from rerank_sidecar.models.servable import EMBEDDED, LEXICAL, ModelFamily
 from rerank_sidecar.models.weights import find_weights
 from rerank_sidecar.settings import Settings
+
+_LOG = logging.getLogger(__name__)
 
 
 class ModelState(StrEnum):
@@ -95,16 +97,20 @@ def _built_in() -> Iterator[ModelListing]:
 
 def _converted(settings: Settings) -> Iterator[ModelListing]:
     for path in sorted(prepared_models_folder(settings).glob(f"[!.]*/{DESCRIPTION_FILE}")):
-        description = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            prepared = read_prepared(path.parent)
+        except ModelNotServable as error:
+            _LOG.warning("left out a converted model that is damaged: %s", error)
+            continue
         yield ModelListing(
-            id=description["source"],
+            id=prepared.source,
             family=ModelFamily.CROSS_ENCODER,
             state=ModelState.CONVERTED,
             place=str(path.parent),
             size_bytes=_size(path.parent),
-            licence=description["licence"],
-            languages=tuple(description["languages"]),
-            note=f"version {description['version']}, quantize {description['quantization']}",
+            licence=prepared.licence,
+            languages=prepared.languages,
+            note=f"version {prepared.version}, quantize {prepared.quantization}",
         )
 
 

@@ -15,13 +15,20 @@ class Card:
 
 
 def read_card(folder: Path) -> Card:
-    """Read the head of a folder's README.md as the hub does; a folder without one says nothing."""
+    """Read the head of a folder's README.md as the hub does.
+
+    One that is missing or broken says nothing.
+    """
     readme = folder / "README.md"
     if not readme.is_file():
         return Card()
+    import yaml
     from huggingface_hub import ModelCard
 
-    card = ModelCard.load(readme, ignore_metadata_errors=True).data
+    try:
+        card = ModelCard.load(readme, ignore_metadata_errors=True).data
+    except (ValueError, yaml.YAMLError):
+        return Card()
     languages = card.language or ()
     return Card(
         licence=str(card.license or ""),

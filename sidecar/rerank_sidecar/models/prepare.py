@@ -6,7 +6,10 @@ import json
 import logging
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from rerank_sidecar.errors import InvalidSetting, ModelNotServable
@@ -15,6 +18,7 @@ from rerank_sidecar.models.convert import convert_checkpoint, convert_tokenizer
 from rerank_sidecar.models.cross_encoder_int8 import quantize_cross_encoder
 from rerank_sidecar.models.export_check import require_independent_rows
 from rerank_sidecar.models.fingerprint import fingerprint, short
+from rerank_sidecar.models.json_files import read_json_object
 from rerank_sidecar.models.model_card import read_card
 from rerank_sidecar.models.runtime import OpenVinoModel, load_openvino
 from rerank_sidecar.models.servable import ModelFamily, ServableModel
@@ -28,12 +32,30 @@ _CONVERTER_VERSION = 1
 
 DESCRIPTION_FILE = "prepared.json"
 
+_CONVERTED_FILES = ("model.xml", "model.bin", "tokenizer.json")
+
+_UNFINISHED = ".unfinished-"
+
+_ABANDONED_AFTER_S = 24 * 60 * 60
+"""No conversion takes this long: what is still unfinished was left by a process that was killed."""
+
 _CONFIGURATION_FILES = (
     *("config.json", "modules.json", "sentence_bert_config.json"),
     *("config_sentence_transformers.json", "tokenizer.json", "tokenizer_config.json"),
     *("special_tokens_map.json", "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt"),
     *("*.model", "*.py"),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What a folder of the cache says of the converted model in it; languages are codes."""
+
+    version: str
+    source: str
+    quantization: str
+    licence: str
+    languages: tuple[str, ...]
 
 
 def prepare_cross_encoder(
@@ -43,8 +65,8 @@ def prepare_cross_encoder(
 
     `name` is what requests will call it, `source` what `--model` takes to find it. The cache is
     keyed by the content of the files and by how they are converted, so a folder that was changed is
-    converted anew. A finished folder appears there in one step: processes that convert the same
-    model at once do not disturb each other.
+    converted anew, and so is one whose result in the cache is damaged. A finished folder appears
+    there in one step: processes that convert the same model at once do not disturb each other.
 
     Raises:
         ModelUnavailable: the folder lacks files.
@@ -68,16 +90,49 @@ def prepare_cross_encoder(
         activation=checkpoint.activation,
         pad_token_id=checkpoint.pad_token_id,
     )
-    if prepared.is_dir():
+    if _is_intact(prepared):
         _LOG.info("using %s as converted before, in %s", name, prepared)
-    else:
-        _build_in_one_step(prepared, checkpoint, weights, model, settings)
+        return model
+    if prepared.exists():
+        _LOG.warning("converting %s again: what is in %s is damaged or old", name, prepared)
+    _build_in_one_step(prepared, checkpoint, weights, model, settings)
     return model
 
 
 def prepared_models_folder(settings: Settings) -> Path:
     """Give the folder under which every converted model has a folder of its own."""
     return settings.cache_dir.expanduser() / "models"
+
+
+def read_prepared(folder: Path) -> Prepared:
+    """Read what a folder of the cache says of its model, and check that its files are whole.
+
+    Files are compared by size, which finds one that was cut short without reading it.
+
+    Raises:
+        ModelNotServable: the description is missing or broken, or a file has another size.
+    """
+    description = read_json_object(folder / DESCRIPTION_FILE)
+    sizes_bytes = description.nested("sizes_bytes")
+    for name in _CONVERTED_FILES:
+        path = folder / name
+        if not path.is_file() or path.stat().st_size != sizes_bytes.whole_number(name):
+            raise ModelNotServable(f"{path} is not as long as {DESCRIPTION_FILE} says")
+    return Prepared(
+        version=description.required_text("version"),
+        source=description.required_text("source"),
+        quantization=description.required_text("quantization"),
+        licence=description.text("licence") or "",
+        languages=tuple(description.texts("languages")),
+    )
+
+
+def _is_intact(folder: Path) -> bool:
+    try:
+        read_prepared(folder)
+    except ModelNotServable:
+        return False
+    return True
 
 
 def _digest(checkpoint: Checkpoint, weights: Weights, settings: Settings) -> str:
@@ -100,7 +155,8 @@ def _build_in_one_step(
 ) -> None:
     try:
         prepared.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(dir=prepared.parent, prefix=".unfinished-"))
+        _remove_abandoned(prepared.parent)
+        unfinished = Path(tempfile.mkdtemp(dir=prepared.parent, prefix=_UNFINISHED))
     except OSError as error:
         raise InvalidSetting(f"cache_dir: cannot write to {settings.cache_dir}: {error}") from error
     try:
@@ -111,13 +167,33 @@ def _build_in_one_step(
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
+def _remove_abandoned(models: Path) -> None:
+    newest = time.time() - _ABANDONED_AFTER_S
+    for folder in models.glob(f"{_UNFINISHED}*"):
+        # Another process may be removing the same one.
+        with suppress(FileNotFoundError):
+            if folder.stat().st_mtime < newest:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
 def _move(unfinished: Path, prepared: Path) -> None:
     try:
         unfinished.rename(prepared)
     except OSError:
         # Another process was faster; what it made has the same name and so the same content.
-        if not prepared.is_dir():
-            raise
+        if _is_intact(prepared):
+            return
+        _remove_damaged(prepared)
+        unfinished.rename(prepared)
+
+
+def _remove_damaged(prepared: Path) -> None:
+    """Move the folder away in one step before deleting it, so that no one sees a half of it."""
+    aside = Path(tempfile.mkdtemp(dir=prepared.parent, prefix=_UNFINISHED))
+    # Another process that found the same damage may have moved it already.
+    with suppress(FileNotFoundError):
+        prepared.rename(aside / prepared.name)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _build(folder: Path, checkpoint: Checkpoint, weights: Weights, settings: Settings) -> None:
@@ -165,6 +241,7 @@ def _describe(folder: Path, checkpoint: Checkpoint, model: ServableModel) -> Non
         "quantization": model.quantization,
         "licence": card.licence,
         "languages": list(card.languages),
+        "sizes_bytes": {name: (folder / name).stat().st_size for name in _CONVERTED_FILES},
     }
     text = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
     (folder / DESCRIPTION_FILE).write_text(text, encoding="utf-8")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from rerank_sidecar.errors import ModelUnavailable
+from rerank_sidecar.models.json_files import read_json_object
 
 _ONNX = Path("onnx", "model.onnx")
 _TORCH = ("model.safetensors", "pytorch_model.bin")
@@ -30,6 +30,7 @@ def find_weights(folder: Path) -> Weights:
 
     Raises:
         ModelUnavailable: there are none, or a part of them is missing.
+        ModelNotServable: the file that lists the parts is broken.
     """
     onnx = folder / _ONNX
     if onnx.is_file():
@@ -43,7 +44,8 @@ def find_weights(folder: Path) -> Weights:
 
 
 def _shards(folder: Path, index: Path) -> tuple[Path, ...]:
-    names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    shards = read_json_object(index).nested("weight_map")
+    names = sorted({shards.required_text(weight) for weight in shards.values})
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise ModelUnavailable(f"{folder} lacks {', '.join(missing)}: the download was cut short")

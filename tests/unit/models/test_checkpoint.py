@@ -152,10 +152,113 @@ def test_a_folder_without_config_is_refused(tmp_path: Path) -> None:
         read_checkpoint(tmp_path)
 
 
-def test_broken_json_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text("{", encoding="utf-8")
-    with pytest.raises(ModelNotServable, match="not valid JSON"):
+READ_FILES = (
+    *("config", "modules", "sentence_bert_config"),
+    *("config_sentence_transformers", "tokenizer_config"),
+)
+
+
+@pytest.mark.parametrize("name", READ_FILES)
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[" * 100_000])
+def test_broken_json_is_refused(tmp_path: Path, name: str, content: bytes) -> None:
+    path = folder_with(tmp_path, CONFIG, modules=[TRANSFORMER]) / f"{name}.json"
+    path.write_bytes(content)
+    with pytest.raises(ModelNotServable) as caught:
         read_checkpoint(tmp_path)
+    assert str(caught.value) == f"{path} is not valid JSON"
+
+
+@pytest.mark.parametrize("name", READ_FILES)
+@pytest.mark.parametrize("content", [5, None, "text", [1]])
+def test_json_of_another_shape_is_refused(tmp_path: Path, name: str, content: object) -> None:
+    folder = folder_with(tmp_path, CONFIG, modules=[TRANSFORMER])
+    (folder / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(ModelNotServable, match=rf"/{name}\.json must hold a JSON (object|list)"):
+        read_checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "content"),
+    [
+        ("config", "architectures", {"architectures": "BertForSequenceClassification"}),
+        ("config", "architectures", {"architectures": [5]}),
+        ("config", "model_type", {"model_type": ["bert"]}),
+        ("config", "id2label", {"id2label": ["LABEL_0"]}),
+        ("config", "num_labels", {"id2label": None, "num_labels": "one"}),
+        ("config", "auto_map", {"auto_map": "modeling.Model"}),
+        ("config", "sentence_transformers", {"sentence_transformers": "torch.nn.Sigmoid"}),
+        (
+            "config",
+            "sentence_transformers.activation_fn",
+            {"sentence_transformers": {"activation_fn": 5}},
+        ),
+        (
+            "config",
+            "sbert_ce_default_activation_function",
+            {"sbert_ce_default_activation_function": {}},
+        ),
+        ("config", "max_position_embeddings", {"max_position_embeddings": "512"}),
+        ("config", "max_position_embeddings", {"max_position_embeddings": 0.5}),
+        ("config", "pad_token_id", {"pad_token_id": [0]}),
+        ("config", "pad_token_id", {"pad_token_id": True}),
+        ("modules", "[0].path", [{"path": 5}]),
+        ("sentence_bert_config", "max_seq_length", {"max_seq_length": "long"}),
+        ("sentence_bert_config", "max_seq_length", {"max_seq_length": []}),
+        ("config_sentence_transformers", "activation_fn", {"activation_fn": 5}),
+        ("tokenizer_config", "model_max_length", {"model_max_length": float("inf")}),
+        ("tokenizer_config", "pad_token", {"pad_token": 5}),
+        ("tokenizer_config", "pad_token.content", {"pad_token": {"content": 5}}),
+        ("tokenizer_config", "added_tokens_decoder", {"added_tokens_decoder": ["[PAD]"]}),
+        ("tokenizer_config", "added_tokens_decoder.0", {"added_tokens_decoder": {"0": "[PAD]"}}),
+        (
+            "tokenizer_config",
+            "added_tokens_decoder.first",
+            {"added_tokens_decoder": {"first": {"content": "[PAD]"}}},
+        ),
+    ],
+)
+def test_a_value_of_another_type_is_refused_with_its_file_and_key(
+    tmp_path: Path, name: str, key: str, content: Any
+) -> None:
+    config = without(CONFIG, "pad_token_id")
+    files: dict[str, Any] = {
+        "modules": [TRANSFORMER],
+        "tokenizer_config": {"pad_token": "[PAD]"},
+    }
+    if name == "config":
+        config |= content
+    elif isinstance(content, dict):
+        files[name] = files.get(name, {}) | content
+    else:
+        files[name] = content
+    folder = folder_with(tmp_path, config, **files)
+    with pytest.raises(ModelNotServable) as caught:
+        read_checkpoint(folder)
+    assert str(caught.value).startswith(f"{folder / name}.json: `{key}` must be ")
+
+
+def test_no_module_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelNotServable, match="one plain Transformer module"):
+        read_checkpoint(folder_with(tmp_path, CONFIG, modules=[]))
+
+
+def test_numbers_may_be_written_as_floats(tmp_path: Path) -> None:
+    folder = folder_with(
+        tmp_path,
+        CONFIG | {"max_position_embeddings": 300.0},
+        tokenizer_config={"model_max_length": 1e30},
+    )
+    assert read_checkpoint(folder).max_tokens == 300
+
+
+def test_null_counts_as_absent(tmp_path: Path) -> None:
+    nulls = {"auto_map": None, "sentence_transformers": None, "id2label": None, "num_labels": 1}
+    tokenizer = {"model_max_length": None, "pad_token": None, "added_tokens_decoder": None}
+    checkpoint = read_checkpoint(
+        folder_with(tmp_path, CONFIG | nulls | {"pad_token_id": None}, tokenizer_config=tokenizer)
+    )
+    assert (checkpoint.max_tokens, checkpoint.pad_token_id) == (512, 0)
+    assert checkpoint.activation is Activation.SIGMOID
 
 
 @pytest.mark.parametrize("key", ["default_prompt_name", "do_lower_case", "processing_kwargs"])
@@ -169,7 +272,7 @@ def test_what_would_change_the_input_is_refused(tmp_path: Path, key: str) -> Non
 
 def test_more_than_one_module_is_refused(tmp_path: Path) -> None:
     dense = TRANSFORMER | {"idx": 1, "path": "1_Dense"}
-    with pytest.raises(ModelNotServable, match="more than one"):
+    with pytest.raises(ModelNotServable, match="one plain Transformer module"):
         read_checkpoint(folder_with(tmp_path, CONFIG, modules=[TRANSFORMER, dense]))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 import pytest
@@ -54,3 +55,41 @@ def test_cross_encoders_of_the_hub_cache_are_listed(settings: Settings, tmp_path
     assert downloaded[0].size_bytes is not None
     assert downloaded[0].size_bytes > 100
     assert len({each.id for each in listed}) == len(listed)
+
+
+def put_in_cache(settings: Settings, name: str, source: str) -> Path:
+    folder = settings.cache_dir / "models" / name
+    folder.mkdir(parents=True)
+    sizes_bytes = {"model.xml": 10, "model.bin": 200, "tokenizer.json": 30}
+    for file, size in sizes_bytes.items():
+        (folder / file).write_bytes(b"x" * size)
+    facts = {"version": name, "source": source, "quantization": "none", "sizes_bytes": sizes_bytes}
+    (folder / "prepared.json").write_text(json.dumps(facts), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("prepared.json", ""),
+        ("prepared.json", '{"version": "0'),
+        ("prepared.json", "[]"),
+        ("prepared.json", "{}"),
+        ("prepared.json", '{"sizes_bytes": 5}'),
+        ("model.bin", "cut short"),
+        ("tokenizer.json", ""),
+    ],
+)
+def test_a_damaged_conversion_is_left_out_with_a_warning(
+    settings: Settings, caplog: pytest.LogCaptureFixture, file: str, content: str
+) -> None:
+    damaged = put_in_cache(settings, "a", "maker/damaged")
+    put_in_cache(settings, "b", "maker/whole")
+    (damaged / file).write_text(content, encoding="utf-8")
+    with caplog.at_level(logging.WARNING):
+        listed = list_models(settings)
+    converted = [each.id for each in listed if each.state is ModelState.CONVERTED]
+    assert converted == ["maker/whole"]
+    (warning,) = [each for each in caplog.records if each.name.startswith("rerank_sidecar")]
+    assert warning.levelno == logging.WARNING
+    assert str(damaged) in warning.getMessage()

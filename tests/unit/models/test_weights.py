@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rerank_sidecar.errors import ModelUnavailable
+from rerank_sidecar.errors import ModelNotServable, ModelUnavailable
 from rerank_sidecar.models.weights import find_weights
 
 
@@ -43,4 +43,13 @@ def test_shards_are_all_of_the_weights(tmp_path: Path) -> None:
 
 def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelUnavailable, match="has no weights"):
+        find_weights(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "index", ["{", "[]", '{"weight_map": 5}', '{"weight_map": {"layer": 5}}'], ids=str
+)
+def test_a_broken_list_of_parts_is_told_by_its_name(tmp_path: Path, index: str) -> None:
+    (tmp_path / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(ModelNotServable, match=r"model\.safetensors\.index\.json"):
         find_weights(tmp_path)
