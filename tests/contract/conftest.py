@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 
@@ -13,6 +13,7 @@ from rerank_sidecar.api.http_server import HttpServer
 from rerank_sidecar.app import build_engine
 from rerank_sidecar.engine.engine import Engine
 from rerank_sidecar.settings import Settings, read_settings
+from tests.contract.grpc_toy import Served, serving
 
 
 @dataclass(frozen=True)
@@ -67,3 +68,9 @@ def sidecar() -> Iterator[Running]:
 @pytest.fixture(scope="session")
 def http_port(sidecar: Running) -> int:
     return sidecar.http_port
+
+
+@pytest.fixture
+async def served() -> AsyncIterator[Served]:
+    async with serving() as running:
+        yield running

@@ -16,7 +16,7 @@ class Dialect(ABC, Generic[M]):
     """How one family of clients asks over HTTP and JSON, and how it wants to be answered.
 
     A dialect only translates. Reading, parsing into `message_type`, limits, deadlines and
-    disconnects are done once for all of them in http_app.py.
+    disconnects are done once for all of them in http_rerank.py.
 
     Attributes:
         name: the door's name in metrics, lower case.
