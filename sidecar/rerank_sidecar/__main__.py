@@ -22,6 +22,7 @@ SERVER_MODULES = frozenset(
         "regex",
         "rich",
         "starlette",
+        "threadpoolctl",
         "tokenizers",
         "typer",
         "uvicorn",

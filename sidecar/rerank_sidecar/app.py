@@ -20,6 +20,7 @@ from rerank_sidecar.errors import InvalidSetting
 from rerank_sidecar.loading import load_rerankers
 from rerank_sidecar.models.resolve import resolve_model
 from rerank_sidecar.settings import Settings
+from rerank_sidecar.telemetry.event_loop import watched_event_loop
 from rerank_sidecar.telemetry.logs import configure_logging
 
 _LOG = logging.getLogger(__name__)
@@ -79,6 +80,7 @@ async def _registry(settings: Settings) -> AsyncIterator[Registry]:
 @asynccontextmanager
 async def _doors(engine: Engine, settings: Settings) -> AsyncIterator[GrpcServer]:
     async with AsyncExitStack() as stack:
+        await stack.enter_async_context(watched_event_loop())
         http_server = HttpServer(engine, settings)
         grpc_server = GrpcServer(engine, settings)
         http_port = await _bound(http_server, "http_port", settings.http_port)

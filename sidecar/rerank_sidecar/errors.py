@@ -15,7 +15,7 @@
     ├── Unavailable                  try again later
     │   ├── NotReady                 the model has not warmed up yet
     │   ├── ShuttingDown             the server is draining
-    │   └── Overloaded               the queue is full; carries a retry hint
+    │   └── Overloaded               too much waits to answer in time; carries a retry hint
     ├── ServerFault                  our fault
     │   ├── BackendFailed            a forward pass failed
     │   ├── NonFiniteScore           the model gave NaN or infinity for a document
@@ -116,7 +116,7 @@ class ShuttingDown(Unavailable):
 
 
 class Overloaded(Unavailable):
-    """The queue is full."""
+    """So much is waiting that the request could not be answered before its deadline."""
 
 
 class ServerFault(RerankError):

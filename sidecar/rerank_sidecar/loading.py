@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+import logging
+from collections.abc import AsyncIterator, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
+from functools import partial
 from typing import Any, Literal, TypeVar, assert_never
+
+from threadpoolctl import threadpool_limits
 
 from rerank_sidecar.backends.base import Backend, BackendInfo
 from rerank_sidecar.backends.cores import available_cores
+from rerank_sidecar.backends.fit import fit_backend, possible_splits
+from rerank_sidecar.backends.measure import MeasuredShape, measure_shape
 from rerank_sidecar.backends.openvino import OpenVinoBackend
 from rerank_sidecar.batching.planner import BatchLimits
 from rerank_sidecar.batching.scheduler import ForwardPass, Scheduler
 from rerank_sidecar.batching.tokenization import TextTokenizer
 from rerank_sidecar.engine.registry import Registry
 from rerank_sidecar.errors import ModelNotServable, RerankError
+from rerank_sidecar.models.arithmetic import builtin_arithmetic
+from rerank_sidecar.models.cpu import read_cpu
 from rerank_sidecar.models.servable import Activation, ModelFamily, ServableModel
 from rerank_sidecar.rerankers.base import IndexedDocuments, Reranker, RerankerInfo, ScoreOptions
 from rerank_sidecar.rerankers.cross_encoder import CrossEncoderConfig, CrossEncoderReranker
@@ -24,6 +32,8 @@ from rerank_sidecar.rerankers.late_interaction import (
     LateInteractionReranker,
 )
 from rerank_sidecar.rerankers.lexical import LexicalReranker
+from rerank_sidecar.rerankers.matrix_cache import TokenMatrixCache
+from rerank_sidecar.rerankers.matrix_disk import DiskMatrices
 from rerank_sidecar.rerankers.reading import WindowLimits
 from rerank_sidecar.score_kinds import ScoreKind
 from rerank_sidecar.settings import Settings
@@ -31,6 +41,13 @@ from rerank_sidecar.telemetry import metrics
 from rerank_sidecar.types import Document, LongDocumentPolicy
 
 T = TypeVar("T")
+
+_LOG = logging.getLogger(__name__)
+
+_EMBEDDED_PATIENCE_S = 1.2
+"""How long fitting the embedded model to the machine may take: it starts within two seconds."""
+
+_PATIENCE_S = 10.0
 
 
 @asynccontextmanager
@@ -46,18 +63,27 @@ async def load_rerankers(model: ServableModel, settings: Settings) -> AsyncItera
     if model.family is ModelFamily.LEXICAL:
         yield Registry([lexical], any_script=lexical)
         return
-    workers = settings.workers or available_cores()
-    backend = await asyncio.to_thread(_backend, model, workers)
+    backend, shape = await asyncio.to_thread(_backend, model, settings)
     scheduler = Scheduler(
-        backend, _limits(settings), workers=workers, on_forward_pass=_count_forward_pass
+        backend,
+        _limits(settings, backend.info, shape),
+        workers=backend.info.parallel_runs,
+        tokens_per_s=shape.tokens_per_s,
+        on_forward_pass=_count_forward_pass,
     )
     metrics.PENDING_SEQUENCES.set_function(lambda: scheduler.pending_count)
+    metrics.PENDING_TOKENS.set_function(lambda: scheduler.pending_tokens)
     scheduler.start()
     try:
         # Texts being tokenised take many times their size, so no more at once than there are cores.
-        with ThreadPoolExecutor(available_cores(), thread_name_prefix="tokenise") as executor:
+        with (
+            # Numpy multiplies in threads of ours; its own would fight with them for the cores.
+            threadpool_limits(1, user_api="blas"),
+            _matrix_cache(model, settings) as cache,
+            ThreadPoolExecutor(available_cores(), thread_name_prefix="tokenise") as executor,
+        ):
             reranker = await asyncio.to_thread(
-                _reranker, model, backend.info, scheduler, settings, executor
+                _reranker, model, backend.info, scheduler, settings, executor, cache
             )
             await _warm_up(reranker)
             yield Registry([reranker, lexical], any_script=lexical)
@@ -66,35 +92,71 @@ async def load_rerankers(model: ServableModel, settings: Settings) -> AsyncItera
         backend.close()
 
 
-def _backend(model: ServableModel, workers: int) -> Backend:
+def _backend(model: ServableModel, settings: Settings) -> tuple[Backend, MeasuredShape]:
     output: Literal["logits", "hidden_states"] = (
         "logits" if model.family is ModelFamily.CROSS_ENCODER else "hidden_states"
     )
-    backend = OpenVinoBackend(
-        _present(model.model_path, "weights"),
-        output=output,
-        workers=workers,
-        max_tokens=_present(model.max_tokens, "length"),
-        pad_token_id=model.pad_token_id,
-    )
-    backend.warm_up()
-    return backend
+    path, max_tokens = _present(model.model_path, "weights"), _present(model.max_tokens, "length")
+    arithmetic, why = model.arithmetic, model.arithmetic_reason
+    if arithmetic is None:
+        arithmetic, why = builtin_arithmetic(settings.engine, read_cpu())
 
+    def make(workers: int, threads_per_worker: int) -> OpenVinoBackend:
+        return OpenVinoBackend(
+            path,
+            output=output,
+            workers=workers,
+            threads_per_worker=threads_per_worker,
+            arithmetic=arithmetic,
+            max_tokens=max_tokens,
+            pad_token_id=model.pad_token_id,
+        )
 
-def _limits(settings: Settings) -> BatchLimits:
-    return BatchLimits(
+    measure = partial(
+        measure_shape,
+        max_tokens=max_tokens,
         max_batch_tokens=settings.max_batch_tokens,
         max_batch_size=settings.max_batch_size,
+    )
+    backend, shape = fit_backend(
+        make,
+        possible_splits(available_cores(), settings.workers, settings.threads_per_worker),
+        measure,
+        patience_s=_EMBEDDED_PATIENCE_S if model.arithmetic is None else _PATIENCE_S,
+    )
+    _LOG.info("%s runs on %s: %s", model.name, _engine(backend.info), why)
+    return backend, shape
+
+
+def _limits(settings: Settings, backend: BackendInfo, shape: MeasuredShape) -> BatchLimits:
+    return BatchLimits(
+        max_batch_tokens=shape.max_batch_tokens,
+        max_batch_size=shape.max_batch_size,
         max_wait_s=settings.max_batch_wait_ms / 1000,
+        pass_cost_tokens=shape.pass_cost_tokens,
+        length_multiple=backend.length_multiple,
+        workers=backend.parallel_runs,
     )
 
 
-def _reranker(
+def _engine(backend: BackendInfo) -> str:
+    return f"{backend.engine} {backend.engine_version} {backend.precision}"
+
+
+def _version(model: ServableModel, backend: BackendInfo) -> str:
+    """Name the files and, where the file does not tell it, the arithmetic: scores depend on it."""
+    usual = "int8" if model.quantization == "int8" else "float32"
+    is_usual = backend.precision == usual
+    return model.version if is_usual else f"{model.version}-{backend.precision}"
+
+
+def _reranker(  # noqa: PLR0913, PLR0917 - the parts that it is put together from
     model: ServableModel,
     backend: BackendInfo,
     scheduler: Scheduler,
     settings: Settings,
     executor: Executor,
+    cache: TokenMatrixCache | None,
 ) -> Reranker:
     tokenizer = TextTokenizer.from_file(_present(model.tokenizer_path, "tokenizer"))
     limits = WindowLimits(
@@ -106,7 +168,9 @@ def _reranker(
     match model.family:
         case ModelFamily.LATE_INTERACTION:
             late_interaction = _late_interaction(limits, _present(model.manifest, "manifest"))
-            return LateInteractionReranker(info, tokenizer, scheduler, late_interaction, executor)
+            return LateInteractionReranker(
+                info, tokenizer, scheduler, late_interaction, executor, cache=cache
+            )
         case ModelFamily.CROSS_ENCODER:
             activation = _present(model.activation, "activation")
             cross_encoder = CrossEncoderConfig(limits, activation.value)
@@ -115,6 +179,20 @@ def _reranker(
             raise ValueError("the lexical model has no backend")
         case _:
             assert_never(model.family)
+
+
+@contextmanager
+def _matrix_cache(model: ServableModel, settings: Settings) -> Iterator[TokenMatrixCache | None]:
+    """Give the cache of encoded documents, or None if there is nothing to keep or nowhere to."""
+    folder, max_bytes = settings.token_matrix_cache_dir, settings.token_matrix_cache_bytes
+    if model.family is not ModelFamily.LATE_INTERACTION or not (max_bytes or folder):
+        yield None
+        return
+    store = None
+    if folder is not None:
+        store = DiskMatrices(folder, settings.token_matrix_disk_bytes)
+    with closing(TokenMatrixCache(max_bytes, store)) as cache:
+        yield cache
 
 
 def _late_interaction(limits: WindowLimits, manifest: Mapping[str, Any]) -> LateInteractionConfig:
@@ -136,10 +214,10 @@ def _info(model: ServableModel, backend: BackendInfo) -> RerankerInfo:
     is_cross_encoder = model.family is ModelFamily.CROSS_ENCODER
     return RerankerInfo(
         name=model.name,
-        version=model.version,
+        version=_version(model, backend),
         family=model.family,
         score_kind=_score_kind(model),
-        engine=f"{backend.engine} {backend.engine_version} {backend.precision}",
+        engine=_engine(backend),
         source=model.source,
         max_tokens=model.max_tokens,
         default_long_document_policy=(
@@ -172,4 +250,5 @@ async def _arriving(texts: list[str]) -> AsyncIterator[IndexedDocuments]:
 def _count_forward_pass(forward_pass: ForwardPass) -> None:
     metrics.BATCH_SIZE.observe(forward_pass.size)
     metrics.BATCH_SECONDS.observe(forward_pass.infer_s)
+    metrics.FORWARD_TOKENS.inc(forward_pass.tokens)
     metrics.PADDED_TOKENS.inc(forward_pass.padded_tokens)

@@ -31,6 +31,15 @@ class Quantization(StrEnum):
     NONE = "none"
 
 
+class EngineChoice(StrEnum):
+    """Which kernels run the forward passes; see docs/performance.md."""
+
+    AUTO = "auto"
+    OPENVINO_INT8 = "openvino-int8"
+    OPENVINO_BF16 = "openvino-bf16"
+    OPENVINO_FLOAT32 = "openvino-float32"
+
+
 class LogLevel(StrEnum):
     """The least severity of log lines that are written."""
 
@@ -71,6 +80,11 @@ class Settings(BaseSettings):
         Quantization.INT8,
         description="`int8` (smaller, and faster on a CPU) or `none` (exact) for a model that is "
         "converted here. The embedded model is int8 already.",
+    )
+    engine: EngineChoice = Field(
+        EngineChoice.AUTO,
+        description="Which kernels run the model. `auto` times those that keep what `quantize` "
+        "promises on this CPU and takes the fastest.",
     )
     revision: str | None = Field(None, description="Branch, tag or commit of a hub model.")
     trust_remote_code: bool = Field(
@@ -115,12 +129,20 @@ class Settings(BaseSettings):
         16, ge=1, description="Windows of one document that are scored under `chunk`."
     )
     workers: int | None = Field(
-        None, ge=1, description="Forward passes that run at once. Unset: one for each core."
+        None, ge=1, description="Forward passes that run at once. Unset: as measured at the start."
     )
-    max_batch_tokens: int = Field(
-        2048, ge=1, description="Tokens of one forward pass, padding included."
+    threads_per_worker: int | None = Field(
+        None, ge=1, description="Cores of one forward pass. Unset: as measured at the start."
     )
-    max_batch_size: int = Field(8, ge=1, description="Sequences of one forward pass.")
+    max_batch_tokens: int | None = Field(
+        None,
+        ge=1,
+        description="Tokens of one forward pass, padding included. Unset: as measured at the "
+        "start.",
+    )
+    max_batch_size: int | None = Field(
+        None, ge=1, description="Sequences of one forward pass. Unset: as measured at the start."
+    )
     max_batch_wait_ms: float = Field(
         100.0,
         ge=0,
@@ -129,7 +151,37 @@ class Settings(BaseSettings):
     request_timeout_s: float = Field(
         45.0,
         gt=0,
-        description="How long an HTTP request may take. Weaviate's own limit is 50 s.",
+        description="How long a request may take that does not say so itself. Weaviate's own limit "
+        "is 50 s.",
+    )
+    admission: bool = Field(
+        True, description="Refuse at once what cannot be answered before its deadline."
+    )
+    max_queue_tokens: int | None = Field(
+        None,
+        ge=1,
+        description="Tokens of all requests that are being answered. Unset: as many as the model "
+        "reads in `request_timeout_s`, as measured.",
+    )
+    search_window_s: float = Field(
+        5.0,
+        ge=0,
+        description="How long after one chunk of a Weaviate search the next is still expected, "
+        "admitted and run first.",
+    )
+    score_cache_bytes: int = Field(
+        33_554_432, ge=0, description="Memory for scores already computed; 0 switches it off."
+    )
+    token_matrix_cache_bytes: int = Field(
+        268_435_456,
+        ge=0,
+        description="Memory for encoded documents of late-interaction models; 0 switches it off.",
+    )
+    token_matrix_cache_dir: Path | None = Field(
+        None, description="Folder for encoded documents, so that a restart stays warm."
+    )
+    token_matrix_disk_bytes: int = Field(
+        4_294_967_296, ge=1, description="Most bytes of encoded documents in that folder."
     )
     keep_alive_timeout_s: int = Field(
         120,
@@ -145,7 +197,8 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _batch_holds_a_sequence(self) -> Settings:
-        if self.max_batch_tokens < self.max_batch_size:
+        tokens, size = self.max_batch_tokens, self.max_batch_size
+        if tokens is not None and size is not None and tokens < size:
             raise ValueError("max_batch_tokens must be at least max_batch_size")
         return self
 

@@ -55,6 +55,8 @@ class RerankOptions:
     """Everything about a request but its texts; every default is what an unset field means.
 
     `timeout_s` is how long the caller will wait, in seconds from the arrival of the request.
+    `is_chunk` tells that the documents may be a part of a search whose other parts come as
+    requests of their own, and that one refused part fails them all.
     """
 
     model: str | None = None
@@ -66,6 +68,7 @@ class RerankOptions:
     priority: int = 0
     normalization: Normalization = Normalization.NONE
     timeout_s: float | None = None
+    is_chunk: bool = False
 
 
 @dataclass(frozen=True, slots=True)

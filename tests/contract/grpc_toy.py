@@ -1,7 +1,8 @@
 """A gRPC server over a toy reranker, and what its answers and refusals say."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+import math
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
@@ -17,7 +18,7 @@ from rerank_sidecar.engine.registry import Registry
 from rerank_sidecar.rerankers.base import IndexedDocuments, Outcome, RerankerInfo, ScoreOptions
 from rerank_sidecar.score_kinds import ScoreKind
 from rerank_sidecar.settings import Settings
-from rerank_sidecar.types import Score
+from rerank_sidecar.types import Document, Score
 from rerank_sidecar.v1 import rerank_pb2 as pb
 from rerank_sidecar.v1.rerank_pb2_grpc import RerankServiceStub
 
@@ -44,6 +45,15 @@ class Toy:
         self.ended = asyncio.Event()
         self.seen: list[ScoreOptions] = []
         self.info = RerankerInfo("toy", "7", "toy", ScoreKind.MAXSIM, "python", "test", 512)
+
+    @property
+    def tokens_per_s(self) -> float:
+        return math.inf  # it runs no model
+
+    def estimate_tokens(
+        self, query: str, documents: Sequence[Document], options: ScoreOptions
+    ) -> int:
+        return 0
 
     async def score(
         self, query: str, documents: AsyncIterator[IndexedDocuments], options: ScoreOptions

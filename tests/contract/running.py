@@ -1,5 +1,6 @@
 """A sidecar in a process of its own, started by its command as users start it."""
 
+import os
 import re
 import subprocess
 import sys
@@ -23,10 +24,16 @@ class RunningSidecar:
 
 
 @contextmanager
-def running_sidecar(*arguments: str) -> Iterator[RunningSidecar]:
-    """Start `rerank-sidecar serve` on free ports, wait until it is ready, and stop it."""
+def running_sidecar(*arguments: str, **settings: str) -> Iterator[RunningSidecar]:
+    """Start `rerank-sidecar serve` on free ports, wait until it is ready, and stop it.
+
+    `settings` go into its environment.
+    """
     command = [str(COMMAND), "serve", "--http-port", "0", "--grpc-port", "0", *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    given = {f"RERANK_SIDECAR_{name.upper()}": value for name, value in settings.items()}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env={**os.environ, **given}
+    ) as process:
         try:
             http_port, grpc_port = (_port(process) for _ in range(2))
             _wait_until_ready(process, http_port)

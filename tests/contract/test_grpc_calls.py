@@ -76,9 +76,28 @@ async def test_unset_differs_from_zero(served: Served) -> None:
         request("-1", "1", options=pb.RerankOptions(score_threshold=0.0))
     )
     assert [len(response.results) for response in (unset, zero)] == [2, 1]
-    assert served.toy.seen[0].deadline is None
     failed = await refused(served.stub.Rerank(request("1", options=pb.RerankOptions(top_n=0))))
     assert (failed.code, failed.field) == (grpc.StatusCode.INVALID_ARGUMENT, "options.top_n")
+
+
+async def test_a_call_without_a_deadline_has_the_servers() -> None:
+    async with serving(request_timeout_s=0.3) as served:
+        failed = await refused(served.stub.Rerank(request("wait")))
+        await happened(served.toy.ended)
+    assert (failed.code, failed.info.reason) == (
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        "DEADLINE_EXCEEDED",
+    )
+
+
+async def test_large_messages_are_read_and_written_like_small_ones(served: Served) -> None:
+    texts = [str(number) for number in range(2000)]
+    options = pb.RerankOptions(return_documents=True)
+    response = await served.stub.Rerank(request(*texts, options=options))
+    assert [result.document.text for result in response.results] == texts[::-1]
+    answers = served.stub.RerankStream(iter([start(), more(*texts)]), timeout=WAIT_S)
+    ids = [each.result.id async for each in answers if each.HasField("result")]
+    assert sorted(ids) == sorted(f"id {text}" for text in texts)
 
 
 async def test_no_documents_give_no_results(served: Served) -> None:

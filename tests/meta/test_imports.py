@@ -17,6 +17,7 @@ FLOORS = {
     "__main__": 0,
     "cli": 1,
     "app": 2,
+    "load": 2,
     "api": 3,
     "loading": 3,
     "evaluation": 3,

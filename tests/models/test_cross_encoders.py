@@ -11,7 +11,7 @@ import pytest
 
 from rerank_sidecar.app import build_engine
 from rerank_sidecar.score_kinds import ScoreKind
-from rerank_sidecar.settings import Quantization, Settings, read_settings
+from rerank_sidecar.settings import EngineChoice, Quantization, Settings, read_settings
 from rerank_sidecar.types import Document, RerankOptions, RerankRequest, RerankResult
 from tests.models.tiny_models import MAX_TOKENS, WORDS, save_onnx, save_tiny_model
 
@@ -35,7 +35,11 @@ DOCUMENTS = (
 
 
 def settings_for(folder: Path, cache: Path, quantize: Quantization) -> Settings:
-    return read_settings(model=str(folder), quantize=quantize, cache_dir=cache, workers=2)
+    # Which engine `auto` finds fastest for such tiny models is chance.
+    engine = EngineChoice.OPENVINO_INT8 if quantize is Quantization.INT8 else EngineChoice.AUTO
+    return read_settings(
+        model=str(folder), quantize=quantize, engine=engine, cache_dir=cache, workers=2
+    )
 
 
 async def served(settings: Settings, query: str) -> RerankResult:

@@ -9,7 +9,8 @@ from math import inf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rerank_sidecar.batching.planner import BatchLimits, PendingItem, plan_batch
+from rerank_sidecar.batching.planner import Backlog, BatchLimits, PendingItem
+from tests.unit.batching.backlogs import plan_batch
 
 NOW = 10.0
 
@@ -28,6 +29,8 @@ limits_values = st.builds(
     max_batch_size=st.integers(1, 16),
     max_wait_s=st.sampled_from([0.0, 0.25, 0.5, 100.0]),
     pass_cost_tokens=st.integers(0, 100),
+    length_multiple=st.sampled_from([1, 1, 3, 8, 32]),
+    workers=st.integers(1, 4),
 )
 
 
@@ -35,15 +38,43 @@ def plan_items(pending: Sequence[PendingItem], limits: BatchLimits) -> list[Pend
     return [pending[position] for position in plan_batch(pending, limits, NOW)]
 
 
-def fits(batch: Sequence[PendingItem], limits: BatchLimits) -> bool:
-    longest = max(item.length for item in batch)
-    padding = sum(longest - item.length for item in batch)
+def padded(length: int, limits: BatchLimits) -> int:
+    """The least multiple that holds the length; even an empty sequence takes a place."""
+    multiples = range(limits.length_multiple, 1000, limits.length_multiple)
+    return next(multiple for multiple in multiples if multiple >= length)
+
+
+def is_within_limits(batch: Sequence[PendingItem], limits: BatchLimits) -> bool:
+    longest = max(padded(item.length, limits) for item in batch)
+    padding = sum(longest - padded(item.length, limits) for item in batch)
     return (
         len(batch) <= limits.max_batch_size
-        # Even an empty sequence takes a place.
-        and len(batch) * max(1, longest) <= limits.max_batch_tokens
+        and len(batch) * longest <= limits.max_batch_tokens
         and padding <= limits.pass_cost_tokens
     )
+
+
+def fair_size(
+    batch: Sequence[PendingItem], pending: Sequence[PendingItem], limits: BatchLimits
+) -> float:
+    if limits.workers == 1:
+        return inf
+    longest = max(padded(item.length, limits) for item in batch)
+    return sum(padded(item.length, limits) for item in pending) / limits.workers / longest
+
+
+def is_fair(
+    batch: Sequence[PendingItem], pending: Sequence[PendingItem], limits: BatchLimits
+) -> bool:
+    return len(batch) <= fair_size(batch, pending, limits) + 0.5
+
+
+def fits_surely(
+    batch: Sequence[PendingItem], pending: Sequence[PendingItem], limits: BatchLimits
+) -> bool:
+    # Exactly between two sizes either is as near to the share.
+    is_surely_fair = len(batch) < fair_size(batch, pending, limits) + 0.5
+    return is_within_limits(batch, limits) and is_surely_fair
 
 
 @given(backlogs, limits_values)
@@ -59,7 +90,7 @@ def test_a_batch_is_within_its_limits_or_a_single_sequence(
     pending: list[PendingItem], limits: BatchLimits
 ) -> None:
     batch = plan_items(pending, limits)
-    assert len(batch) <= 1 or fits(batch, limits)
+    assert len(batch) <= 1 or (is_within_limits(batch, limits) and is_fair(batch, pending, limits))
 
 
 @given(backlogs.filter(len), limits_values)
@@ -85,7 +116,7 @@ def test_nothing_that_would_still_fit_is_left_behind(
     positions = plan_batch(pending, limits, NOW)
     batch = [pending[position] for position in positions]
     left_behind = [item for p, item in enumerate(pending) if p not in set(positions)]
-    assert not any(fits([*batch, item], limits) for item in left_behind)
+    assert not any(fits_surely([*batch, item], pending, limits) for item in left_behind)
 
 
 @given(backlogs.filter(len), limits_values)
@@ -97,7 +128,7 @@ def test_a_lower_priority_never_takes_the_place_of_a_higher_one(
     left_behind = [item for p, item in enumerate(pending) if p not in set(positions)]
     for item in left_behind:
         at_least_as_high = [other for other in batch if other.priority >= item.priority]
-        assert not at_least_as_high or not fits([*at_least_as_high, item], limits)
+        assert not at_least_as_high or not fits_surely([*at_least_as_high, item], pending, limits)
 
 
 @given(st.data(), backlogs, limits_values)
@@ -140,3 +171,43 @@ def test_the_wait_is_bounded_for_any_stream_of_arrivals(
                 batches_left[item] -= 1
                 assert batches_left[item] > 0
         now += batch_s
+
+
+events = st.lists(
+    st.one_of(
+        items,
+        st.floats(0, 1).map(lambda part: ("remove", part)),
+        st.floats(0, 0.3).map(lambda seconds: ("take", seconds)),
+    ),
+    max_size=80,
+)
+
+
+@given(events, limits_values)
+def test_what_comes_and_goes_is_planned_as_if_it_were_all_new(
+    history: list[PendingItem | tuple[str, float]], limits: BatchLimits
+) -> None:
+    now = NOW
+    backlog = Backlog(limits)
+    waiting: dict[int, PendingItem] = {}
+    added = 0
+    ended: Counter[int] = Counter()
+    for event in [*history, *[("take", 0.1)] * len(history)]:
+        if isinstance(event, PendingItem):
+            waiting[backlog.add(event)] = event
+            added += 1
+        elif event[0] == "remove" and waiting:
+            number = sorted(waiting)[round(event[1] * (len(waiting) - 1))]
+            backlog.remove(number)
+            ended[number] += 1
+            del waiting[number]
+        elif event[0] == "take":
+            now += event[1]
+            anew = list(waiting.values())
+            expected = Counter(anew[position] for position in plan_batch(anew, limits, now))
+            numbers = backlog.take_batch(now)
+            assert Counter(waiting.pop(number) for number in numbers) == expected
+            ended.update(numbers)
+        assert len(backlog) == len(waiting)
+    assert not waiting
+    assert len(ended) == ended.total() == added

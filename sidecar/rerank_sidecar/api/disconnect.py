@@ -22,19 +22,26 @@ async def unless_disconnected(receive: Receive, work: Coroutine[Any, Any, T]) ->
     Raises:
         Cancelled: the client went away first.
     """
-    working = asyncio.create_task(work)
-    watching = asyncio.create_task(_disconnected(receive))
+    # The work stays in the caller's task, as under `asyncio.timeout`: a task of its own would cost
+    # as much as refusing a request does.
+    caller, gone = asyncio.current_task(), asyncio.Event()
+    watching = asyncio.create_task(_cancel_when_gone(receive, caller, gone))
     try:
-        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise Cancelled("the caller went away")
-        return working.result()
+        return await work
+    except asyncio.CancelledError:
+        # A server that stops cancels the task, too, and that is for the caller to hear.
+        if caller is not None and gone.is_set() and caller.uncancel() == 0:
+            raise Cancelled("the caller went away") from None
+        raise
     finally:
-        working.cancel()
         watching.cancel()
-        await asyncio.gather(working, watching, return_exceptions=True)
 
 
-async def _disconnected(receive: Receive) -> None:
+async def _cancel_when_gone(
+    receive: Receive, caller: asyncio.Task[Any] | None, gone: asyncio.Event
+) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+    gone.set()
+    if caller is not None:
+        caller.cancel()

@@ -17,6 +17,7 @@ from rerank_sidecar.api.grpc_messages import (
     write_models,
     write_response,
 )
+from rerank_sidecar.api.threads import are_large, in_thread_if, is_large
 from rerank_sidecar.engine.engine import Engine
 from rerank_sidecar.errors import InvalidField
 from rerank_sidecar.types import Document
@@ -35,8 +36,11 @@ class RerankService(RerankServiceServicer):
     async def Rerank(self, request: pb.RerankRequest, context: Context) -> pb.RerankResponse:
         """Score every document of one message and answer with one message."""
         async with answering(context):
-            reranking = self._engine.rerank(read_request(request, context.time_remaining()))
-            return write_response(await reranking)
+            large = is_large(len(request.documents), 0)
+            left_s = context.time_remaining()
+            asked = await in_thread_if(large, read_request, request, left_s)
+            result = await self._engine.rerank(asked)
+            return await in_thread_if(are_large(asked.documents), write_response, result)
 
     async def RerankStream(
         self, request_iterator: AsyncIterator[pb.RerankStreamRequest], context: Context
@@ -77,4 +81,5 @@ async def _read_more(
                 f"every message after the first must carry documents, not {kind or 'nothing'}",
                 kind or "documents",
             )
-        yield read_documents(message.documents.documents)
+        documents = message.documents.documents
+        yield await in_thread_if(is_large(len(documents), 0), read_documents, documents)

@@ -11,13 +11,33 @@ from starlette.responses import Response
 
 from rerank_sidecar.errors import RerankError, Unavailable, as_rerank_error
 from rerank_sidecar.telemetry.crashes import log_crash
+from rerank_sidecar.types import Timing
 
 _LOG = logging.getLogger(__name__)
 
 
 def json_response(status: int, body: object, headers: Mapping[str, str] | None = None) -> Response:
     """Encode a body and wrap it up."""
-    return Response(msgspec.json.encode(body), status, headers, "application/json")
+    return encoded_response(status, msgspec.json.encode(body), headers)
+
+
+def encoded_response(
+    status: int, content: bytes, headers: Mapping[str, str] | None = None
+) -> Response:
+    """Wrap up a body that is JSON already."""
+    return Response(content, status, headers, "application/json")
+
+
+def server_timing(timing: Timing) -> dict[str, str]:
+    """Give the header that tells, in milliseconds, where a request's time went (W3C)."""
+    stages = {
+        "queue": timing.queue_us,
+        "tokenise": timing.tokenise_us,
+        "infer": timing.infer_us,
+        "total": timing.total_us,
+    }
+    told = (f"{name};dur={spent_us / 1000}" for name, spent_us in stages.items())
+    return {"Server-Timing": ", ".join(told)}
 
 
 def retry_headers(error: RerankError) -> dict[str, str]:

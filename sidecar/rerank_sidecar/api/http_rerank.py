@@ -8,14 +8,22 @@ import time
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
 
 from rerank_sidecar.api.dialects import Dialect
 from rerank_sidecar.api.disconnect import unless_disconnected
-from rerank_sidecar.api.http_answer import json_response, retry_headers, shown
+from rerank_sidecar.api.http_answer import (
+    encoded_response,
+    json_response,
+    retry_headers,
+    server_timing,
+    shown,
+)
 from rerank_sidecar.api.json_body import parse_json, read_body
+from rerank_sidecar.api.threads import are_large, in_thread_if, is_large
 from rerank_sidecar.engine.engine import Engine
 from rerank_sidecar.errors import (
     DeadlineExceeded,
@@ -26,12 +34,10 @@ from rerank_sidecar.errors import (
 )
 from rerank_sidecar.settings import Settings
 from rerank_sidecar.telemetry import metrics
-from rerank_sidecar.types import RerankRequest
+from rerank_sidecar.types import RerankRequest, RerankResult
 
 TIMEOUT_HEADER = "X-Request-Timeout-Ms"
 """How long the caller will wait, in whole milliseconds from the arrival of the request."""
-
-_PARSED_AT_ONCE_BYTES = 262_144
 
 
 class RerankEndpoint:
@@ -45,7 +51,7 @@ class RerankEndpoint:
     async def answer(self, request: Request) -> Response:
         """Answer one call; whatever goes wrong becomes an error in the dialect's own form."""
         try:
-            response = json_response(200, await self._rerank(request))
+            response = await self._rerank(request)
         except asyncio.CancelledError:
             # Only the server's stop cancels a call: its grace is over, but not the connection.
             return self._refuse(ShuttingDown("the server is shutting down"))
@@ -54,7 +60,14 @@ class RerankEndpoint:
         self._count("OK")
         return response
 
-    async def _rerank(self, request: Request) -> Any:  # noqa: ANN401
+    async def _rerank(self, request: Request) -> Response:
+        message, asked = await self._read(request)
+        result = await unless_disconnected(request.receive, self._engine.rerank(asked))
+        large = are_large(asked.documents)
+        content = await in_thread_if(large, self._encode, message, result)
+        return encoded_response(200, content, server_timing(result.summary.timing))
+
+    async def _read(self, request: Request) -> tuple[Any, RerankRequest]:
         timeout_s = _timeout_s(request.headers, self._settings)
         deadline = time.monotonic() + timeout_s
         try:
@@ -62,18 +75,15 @@ class RerankEndpoint:
                 body = await read_body(request, self._settings.max_body_bytes)
         except TimeoutError as error:
             raise DeadlineExceeded("the body did not arrive in time") from error
-        message, asked = await self._parse(request.url.path, body)
+        large = is_large(0, len(body))
+        message, asked = await in_thread_if(large, self._parse, request.scope["path"], body)
         left = replace(asked.options, timeout_s=deadline - time.monotonic())
-        reranking = self._engine.rerank(replace(asked, options=left))
-        result = await unless_disconnected(request.receive, reranking)
-        return self._dialect.render(message, result)
+        return message, replace(asked, options=left)
 
-    async def _parse(self, path: str, body: bytes) -> tuple[Any, RerankRequest]:
-        if len(body) <= _PARSED_AT_ONCE_BYTES:
-            return self._parse_now(path, body)
-        return await asyncio.to_thread(self._parse_now, path, body)
+    def _encode(self, message: Any, result: RerankResult) -> bytes:  # noqa: ANN401
+        return msgspec.json.encode(self._dialect.render(message, result))
 
-    def _parse_now(self, path: str, body: bytes) -> tuple[Any, RerankRequest]:
+    def _parse(self, path: str, body: bytes) -> tuple[Any, RerankRequest]:
         message = parse_json(body, self._dialect.message_type)
         return message, self._dialect.parse(path, message)
 

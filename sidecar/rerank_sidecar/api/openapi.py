@@ -22,6 +22,12 @@ _TIMEOUT_PARAMETER = {
     "description": "How long the caller will wait, in milliseconds. Unset: the server's setting.",
     "schema": {"type": "integer", "minimum": 1},
 }
+_TIMING_HEADER = {
+    "Server-Timing": {
+        "description": "Milliseconds spent in `queue`, `tokenise` and `infer`, and in `total`.",
+        "schema": {"type": "string"},
+    }
+}
 
 
 def openapi_document() -> dict[str, Any]:
@@ -57,7 +63,10 @@ def _rerank(dialect: Dialect[Any]) -> dict[str, Any]:
             },
         },
         "responses": {
-            "200": _json("What became of every document.", dialect.answer_type),
+            "200": {
+                **_json("What became of every document.", dialect.answer_type),
+                "headers": _TIMING_HEADER,
+            },
             "default": _json("The call failed.", dialect.error_type),
         },
     }

@@ -26,13 +26,19 @@ class TokenSequence:
 
 @dataclass(frozen=True, slots=True)
 class BackendInfo:
-    """What a backend is: the engine's name and version, the device and how many runs at once."""
+    """What a backend is: the engine's name and version, the device and how many runs at once.
+
+    A run keeps `threads_per_run` cores busy. A sequence costs as much as if its length were the
+    next multiple of `length_multiple`.
+    """
 
     engine: str
     engine_version: str
     device: str
     precision: str
     parallel_runs: int
+    length_multiple: int = 1
+    threads_per_run: int = 1
 
 
 class Backend(Protocol):

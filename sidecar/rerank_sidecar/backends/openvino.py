@@ -1,4 +1,4 @@
-"""Runs a transformer on the CPU with OpenVINO: one stream of one core for each worker."""
+"""Runs a transformer on the CPU with OpenVINO: one stream of its own cores for each worker."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from rerank_sidecar.backends.base import BackendInfo, TokenSequence
-from rerank_sidecar.backends.cores import available_cores
 from rerank_sidecar.errors import BackendFailed, ModelNotServable
+from rerank_sidecar.models.arithmetic import Arithmetic
 from rerank_sidecar.models.export_check import INPUTS
 from rerank_sidecar.models.runtime import OpenVino, OpenVinoModel, load_openvino
 
@@ -33,20 +33,23 @@ class OpenVinoBackend:
     `model_path` is an OpenVINO IR (`.xml` beside its `.bin`) or an ONNX file whose inputs are
     among input_ids, attention_mask and token_type_ids. Its first output is taken as logits
     [batch, labels] or hidden states [batch, tokens, dimension], as `output` says. Batches are not
-    padded beyond `max_tokens`, which is what the model reads at once. Arithmetic that
-    is not quantised stays in float32 even where the CPU has bfloat16, so that scores are the same
-    on every machine to within rounding.
+    padded beyond `max_tokens`, which is what the model reads at once. A run uses
+    `threads_per_worker` cores. Unless `arithmetic` says otherwise, what is not int8 in the file is
+    computed in float32 even where the CPU has bfloat16, so that scores are the same on every
+    machine to within rounding.
 
     Raises:
         ModelNotServable: OpenVINO cannot read the model, or it wants other inputs.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is a fact of its own
         self,
         model_path: Path,
         *,
         output: Literal["logits", "hidden_states"],
         workers: int,
+        threads_per_worker: int = 1,
+        arithmetic: Arithmetic | None = None,
         max_tokens: int | None = None,
         pad_token_id: int = 0,
     ) -> None:
@@ -55,15 +58,18 @@ class OpenVinoBackend:
         self._max_tokens = max_tokens
         self._pad_token_id = pad_token_id
         model = _read(openvino, model_path)
-        self._compiled = _compile(openvino, model, workers)
+        arithmetic = arithmetic or (Arithmetic.INT8 if _is_quantized(model) else Arithmetic.FLOAT32)
+        self._compiled = _compile(openvino, model, workers, threads_per_worker, arithmetic)
         self._input_names = _input_names(model)
         self._requests = threading.local()
         self._info = BackendInfo(
             engine="openvino",
             engine_version=openvino.get_version().partition("-")[0],
             device="cpu",
-            precision="int8" if _is_quantized(model) else "float32",
+            precision=arithmetic.value,
             parallel_runs=workers,
+            length_multiple=_REGISTER_TOKENS,
+            threads_per_run=threads_per_worker,
         )
 
     @property
@@ -148,12 +154,18 @@ def _read(openvino: OpenVino, model_path: Path) -> OpenVinoModel:
         raise ModelNotServable(f"OpenVINO cannot read {model_path}: {reason}") from error
 
 
-def _compile(openvino: OpenVino, model: OpenVinoModel, workers: int) -> CompiledModel:
+def _compile(
+    openvino: OpenVino,
+    model: OpenVinoModel,
+    workers: int,
+    threads_per_worker: int,
+    arithmetic: Arithmetic,
+) -> CompiledModel:
     options = {
         "PERFORMANCE_HINT": "THROUGHPUT",
         "NUM_STREAMS": str(workers),
-        "INFERENCE_NUM_THREADS": str(max(workers, available_cores())),
-        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_NUM_THREADS": str(workers * threads_per_worker),
+        **arithmetic.options,
         # The database usually shares the machine; pinned threads could not make way for it.
         "ENABLE_CPU_PINNING": "NO",
     }

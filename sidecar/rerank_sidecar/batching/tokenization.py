@@ -11,7 +11,10 @@ from typing import Self
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Encoding, Tokenizer
+from tokenizers import AddedToken, Encoding, Tokenizer
+from tokenizers.models import WordPiece
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
 
 from rerank_sidecar.backends.base import TokenSequence
 from rerank_sidecar.errors import ModelNotServable
@@ -20,16 +23,21 @@ from rerank_sidecar.types import Window
 TokenIds = npt.NDArray[np.int64]
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+_MOST_CHARACTERS_PER_TOKEN = 8
 _PROBES = ("a", "the", "0", "的", ".")
 
 
 class EncodedText:
-    """A text's tokens without special ones, int64 of shape [tokens], and where each came from."""
+    """A text's tokens without special ones, int64 of shape [tokens], and where each came from.
 
-    __slots__ = ("_encoding", "token_ids")
+    `characters` is how much of the text was encoded, from its beginning.
+    """
 
-    def __init__(self, encoding: Encoding) -> None:
+    __slots__ = ("_encoding", "characters", "token_ids")
+
+    def __init__(self, encoding: Encoding, characters: int) -> None:
         self._encoding = encoding
+        self.characters = characters
         self.token_ids: TokenIds = np.array(encoding.ids, dtype=np.int64)
 
     def __len__(self) -> int:
@@ -90,6 +98,7 @@ class TextTokenizer:
         tokenizer.no_truncation()
         tokenizer.no_padding()
         self._tokenizer = tokenizer
+        self._is_word_by_word = _is_word_by_word(tokenizer)
         sample = _sample(tokenizer)
         self.single = _learn(tokenizer, (sample,))
         self.pair = _learn(tokenizer, (sample, sample))
@@ -113,7 +122,51 @@ class TextTokenizer:
         A lone surrogate, which has no encoding, counts as U+FFFD.
         """
         batch = [_encodable(text) for text in texts]
-        return list(map(EncodedText, self._tokenizer.encode_batch(batch, add_special_tokens=False)))
+        encodings = self._tokenizer.encode_batch(batch, add_special_tokens=False)
+        return list(map(EncodedText, encodings, map(len, texts)))
+
+    def encode_beginnings(self, texts: Sequence[str], enough: int) -> list[EncodedText]:
+        """Encode texts as `encode` does, but of a long one perhaps only the beginning.
+
+        What is given of such a text are the first tokens of the whole, more than `enough` of them.
+        """
+        if not self._is_word_by_word:
+            return self.encode(texts)
+        beginnings = [_beginning(text, enough * _MOST_CHARACTERS_PER_TOKEN) for text in texts]
+        encoded = self.encode(beginnings)
+        for place, (text, beginning) in enumerate(zip(texts, beginnings, strict=True)):
+            if len(beginning) < len(text) and len(encoded[place]) <= enough:
+                [encoded[place]] = self.encode([text])
+        return encoded
+
+
+def _is_word_by_word(tokenizer: Tokenizer) -> bool:
+    """Tell whether what stands behind a space cannot change the tokens of what stands before it.
+
+    BERT's is of this kind: its normalizer looks at single characters, and at accents that follow
+    one, which a space parts; its pre-tokenizer splits at every space, and WordPiece looks at single
+    words. Tokens that were added are searched in the whole text, but have no spaces here.
+    """
+    return (
+        isinstance(tokenizer.normalizer, BertNormalizer)
+        and isinstance(tokenizer.pre_tokenizer, BertPreTokenizer)
+        and isinstance(tokenizer.model, WordPiece)
+        and all(map(_is_plain, tokenizer.get_added_tokens_decoder().values()))
+    )
+
+
+def _is_plain(token: AddedToken) -> bool:
+    takes_neighbours = token.lstrip or token.rstrip or token.single_word
+    has_space = any(map(str.isspace, token.content))
+    return not (takes_neighbours or has_space or token.normalized)
+
+
+def _beginning(text: str, characters: int) -> str:
+    """Cut a text at a space, if there is one soon behind so many characters."""
+    if len(text) <= 2 * characters:
+        return text
+    space = text.find(" ", characters, 2 * characters)
+    return text if space < 0 else text[:space]
 
 
 def _encodable(text: str) -> str:

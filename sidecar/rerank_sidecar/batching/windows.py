@@ -37,9 +37,17 @@ def plan_windows(token_count: int, capacity: int, rules: WindowRules) -> WindowP
     score over windows is fair only among windows of a size. A text of no tokens has one empty
     window.
     """
-    start, end = _readable(token_count, _most_tokens(capacity, rules), rules.side)
+    start, end = _readable(token_count, most_tokens(capacity, rules), rules.side)
     ranges = _spread(start, end, capacity, _overlap(capacity, rules))
     return WindowPlan(ranges, truncated=end - start < token_count)
+
+
+def most_tokens(capacity: int, rules: WindowRules) -> int:
+    """Tell how many tokens of a text are read at most, in windows of `capacity`."""
+    windows = 1 if rules.policy is LongDocumentPolicy.TRUNCATE else rules.max_windows
+    most = capacity + (windows - 1) * (capacity - _overlap(capacity, rules))
+    limit = rules.max_tokens_per_document
+    return most if limit is None else min(most, limit)
 
 
 def longest_first(first: int, second: int, budget: int) -> tuple[int, int]:
@@ -62,13 +70,6 @@ def longest_first(first: int, second: int, budget: int) -> tuple[int, int]:
 
 def _overlap(capacity: int, rules: WindowRules) -> int:
     return min(rules.overlap_tokens, capacity // 2)
-
-
-def _most_tokens(capacity: int, rules: WindowRules) -> int:
-    windows = 1 if rules.policy is LongDocumentPolicy.TRUNCATE else rules.max_windows
-    most = capacity + (windows - 1) * (capacity - _overlap(capacity, rules))
-    limit = rules.max_tokens_per_document
-    return most if limit is None else min(most, limit)
 
 
 def _readable(token_count: int, most: int, side: TruncationSide) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""The commands together: `serve`, `rank`, `eval` and `models`."""
+"""The commands together: `serve`, `rank`, `eval`, `bench` and `models`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from rerank_sidecar import __version__
+from rerank_sidecar.cli.bench import bench
 from rerank_sidecar.cli.evaluate import evaluate_run
 from rerank_sidecar.cli.models import models, pull
 from rerank_sidecar.cli.output import complain, ensure_standard_output, leave_standard_output
@@ -82,6 +83,13 @@ commands.command(
         "rerank-sidecar eval --dataset scifact --run bm25.trec --model ./my-model --json",
     ),
 )(evaluate_run)
+commands.command(
+    epilog=_examples(
+        "rerank-sidecar bench",
+        "rerank-sidecar bench --target localhost:50051 --rate 10,20,40 --timeout 1",
+        "rerank-sidecar bench --door weaviate --documents 100 --plot bench.png",
+    )
+)(bench)
 
 _models = typer.Typer(
     invoke_without_command=True,

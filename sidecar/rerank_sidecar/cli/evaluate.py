@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from rerank_sidecar.cli.options import takes_settings
 from rerank_sidecar.cli.output import plain_table, print_json, progress_console, results_console
+from rerank_sidecar.cli.own_engine import own_engine
 from rerank_sidecar.evaluation.evaluate import Task, evaluate, read_task
 from rerank_sidecar.evaluation.measures import MEASURES
 from rerank_sidecar.evaluation.report import EvaluationReport
@@ -49,13 +50,11 @@ def evaluate_run(  # noqa: PLR0913 - a parameter is a flag
 
 
 async def _evaluate(settings: Settings, task: Task, min_grade: int) -> EvaluationReport:
-    from rerank_sidecar.app import build_engine
-
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     console = progress_console()
     with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as progress:
         bar = progress.add_task("loading the model", total=len(task.candidates))
-        async with build_engine(settings) as engine:
+        async with own_engine(settings) as engine:
             progress.update(bar, description="reranking")
             return await evaluate(
                 engine, task, min_grade=min_grade, advance=lambda: progress.advance(bar)

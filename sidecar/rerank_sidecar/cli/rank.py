@@ -13,6 +13,7 @@ import typer
 from rerank_sidecar.cli.candidates import Candidate, read_candidates
 from rerank_sidecar.cli.options import takes_settings
 from rerank_sidecar.cli.output import complain, one_line, plain_table, print_json, results_console
+from rerank_sidecar.cli.own_engine import own_engine
 from rerank_sidecar.errors import RerankError, error_row
 from rerank_sidecar.settings import Settings
 from rerank_sidecar.types import (
@@ -64,9 +65,7 @@ def rank(  # noqa: PLR0913 - a parameter is a flag
 
 
 async def _rerank(settings: Settings, request: RerankRequest) -> RerankResult:
-    from rerank_sidecar.app import build_engine
-
-    async with build_engine(settings) as engine:
+    async with own_engine(settings) as engine:
         return await engine.rerank(request)
 
 

@@ -20,13 +20,20 @@ from rerank_sidecar.settings import ENV_PREFIX, Settings
 
 SETTING_GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        "Model": ("model", "quantize", "revision", "trust_remote_code", "offline", "cache_dir"),
+        "Model": (
+            "model",
+            "quantize",
+            "engine",
+            "revision",
+            "trust_remote_code",
+            "offline",
+            "cache_dir",
+        ),
         "Long documents": ("long_document_policy", "max_windows"),
         "Doors": (
             "host",
             "http_port",
             "grpc_port",
-            "request_timeout_s",
             "keep_alive_timeout_s",
             "shutdown_grace_s",
             "max_body_bytes",
@@ -34,11 +41,19 @@ SETTING_GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "Limits": ("max_documents", "max_document_bytes", "max_query_bytes"),
         "Computing": (
             "workers",
+            "threads_per_worker",
             "max_batch_tokens",
             "max_batch_size",
             "max_batch_wait_ms",
             "enable_cuda",
             "cuda_core",
+        ),
+        "Admission": ("request_timeout_s", "admission", "max_queue_tokens", "search_window_s"),
+        "Caches": (
+            "score_cache_bytes",
+            "token_matrix_cache_bytes",
+            "token_matrix_cache_dir",
+            "token_matrix_disk_bytes",
         ),
         "Logging": ("log_level", "log_format"),
     }

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass, replace
 
+from rerank_sidecar.engine.admission import Admission
+from rerank_sidecar.engine.entry import Entry
 from rerank_sidecar.engine.ordering import order
+from rerank_sidecar.engine.score_cache import KnownScores, ScoreCache
 from rerank_sidecar.engine.validation import check_count, check_document
-from rerank_sidecar.errors import InternalError, NonFiniteScore, RerankError, error_row
+from rerank_sidecar.errors import (
+    DeadlineExceeded,
+    InternalError,
+    NonFiniteScore,
+    RerankError,
+    error_row,
+)
 from rerank_sidecar.rerankers.base import (
     IndexedDocuments,
     Meter,
@@ -37,46 +48,77 @@ from rerank_sidecar.types import (
 _LOG = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all calls of an engine share."""
+
+    settings: Settings
+    scores: ScoreCache
+    admission: Admission
+
+
 class Call:
     """The state of one request: which documents came, what became of them, what it cost."""
 
     def __init__(
-        self, reranker: Reranker, query: str, options: RerankOptions, settings: Settings
+        self, reranker: Reranker, query: str, options: RerankOptions, shared: Shared
     ) -> None:
         self._reranker = reranker
         self._query = query
         self._options = options
-        self._settings = settings
+        self._settings = shared.settings
         self._started = time.monotonic()
         self._meter = Meter()
-        self._waiting: dict[int, Document] = {}
-        self._refused: list[RankedDocument] = []
         self._count = 0
         self._scores: dict[int, float] = {}
+        self._events: asyncio.Queue[RankedDocument | DeadlineExceeded | None] = asyncio.Queue()
         timeout_s = options.timeout_s
-        self.deadline = None if timeout_s is None else self._started + timeout_s
+        self._deadline = self._started + (
+            self._settings.request_timeout_s if timeout_s is None else timeout_s
+        )
+        self._how = self._score_options()
+        self._known = KnownScores(shared.scores, reranker, query, self._how)
+        self._entry = Entry(shared.admission, reranker, query, self._how, options.is_chunk)
+        self._waiting: dict[int, Document] = {}
 
     async def outcomes(
         self, documents: AsyncIterator[Sequence[Document]]
     ) -> AsyncGenerator[RankedDocument, None]:
-        """Yield what became of each document, once each."""
-        scoring = self._reranker.score(self._query, self._numbered(documents), self._how())
-        async with aclosing(scoring) as outcomes:
-            async for index, outcome in outcomes:
-                for refused in self._take_refused():
-                    yield refused
-                yield self._ranked(index, outcome)
-        for refused in self._take_refused():
-            yield refused
-        for index in list(self._waiting):
-            _LOG.error("the reranker %s lost a document", self._reranker.info.name)
-            yield self._ranked(index, InternalError("the document was not scored"))
+        """Yield what became of each document, once each and as soon as it is known.
+
+        However this ends, nothing is left running.
+
+        Raises:
+            DeadlineExceeded: the deadline passed before every score was known.
+        """
+        scoring = asyncio.create_task(self._score(documents))
+        scoring.add_done_callback(lambda _: self._events.put_nowait(None))
+        timer = self._at_deadline()
+        try:
+            while (event := await self._events.get()) is not None:
+                if isinstance(event, DeadlineExceeded):
+                    raise event
+                yield event
+            await scoring
+        finally:
+            timer.cancel()
+            scoring.cancel()
+            await asyncio.wait([scoring])
+            self._entry.leave()
+            if not scoring.cancelled():
+                scoring.exception()  # taken note of: whoever left early does not want to know
 
     def summary(self) -> StreamSummary:
         """Give the order and the totals; meaningful once every outcome has been yielded."""
         info, meter = self._reranker.info, self._meter
         total_s = time.monotonic() - self._started
-        self._count_metrics(total_s)
+        timing = Timing(
+            queue_us=_microseconds(meter.queue_s),
+            tokenise_us=_microseconds(meter.tokenise_s),
+            infer_us=_microseconds(meter.infer_s),
+            total_us=_microseconds(total_s),
+        )
+        self._count_metrics(total_s, timing)
         return StreamSummary(
             order=order(self._scores.items(), self._options, info.score_kind),
             summary=RerankSummary(
@@ -85,45 +127,72 @@ class Call:
                 normalization=self._options.normalization,
                 query_truncated=meter.query_truncated,
                 usage=Usage(meter.tokens, meter.pairs, meter.cache_hits),
-                timing=Timing(
-                    queue_us=_microseconds(meter.queue_s),
-                    tokenise_us=_microseconds(meter.tokenise_s),
-                    infer_us=_microseconds(meter.infer_s),
-                    total_us=_microseconds(total_s),
-                ),
+                timing=timing,
             ),
         )
 
-    def _how(self) -> ScoreOptions:
+    def _at_deadline(self) -> asyncio.TimerHandle:
+        late = DeadlineExceeded("the deadline passed before every score was known")
+        left_s = max(0.0, self._deadline - time.monotonic())
+        return asyncio.get_running_loop().call_later(left_s, self._events.put_nowait, late)
+
+    def _score_options(self) -> ScoreOptions:
         policy = self._options.long_document_policy or self._settings.long_document_policy
         return ScoreOptions(
             truncation=self._options.truncation,
             long_document_policy=policy or self._reranker.info.default_long_document_policy,
             priority=self._options.priority,
-            deadline=self.deadline,
+            deadline=self._deadline,
             meter=self._meter,
         )
 
-    async def _numbered(
+    async def _score(self, documents: AsyncIterator[Sequence[Document]]) -> None:
+        """Score what has to be; the reranker is not even asked if that is nothing."""
+        async with aclosing(self._unknown(documents)) as unknown:
+            first = await anext(unknown, None)
+            if first is not None:
+                await self._score_unknown(_chained(first, unknown))
+        for index in list(self._waiting):
+            _LOG.error("the reranker %s lost a document", self._reranker.info.name)
+            self._tell(index, InternalError("the document was not scored"))
+
+    async def _score_unknown(self, unknown: AsyncIterator[IndexedDocuments]) -> None:
+        how = replace(self._how, priority=self._entry.priority)
+        scoring = self._reranker.score(self._query, unknown, how)
+        async with aclosing(scoring) as outcomes:
+            async for index, outcome in outcomes:
+                self._entry.progress()
+                self._known.learn(index, outcome)
+                self._tell(index, outcome)
+
+    async def _unknown(
         self, documents: AsyncIterator[Sequence[Document]]
-    ) -> AsyncIterator[IndexedDocuments]:
+    ) -> AsyncGenerator[IndexedDocuments, None]:
+        """Number what arrives, settle at once what can be, and give the rest, once admitted."""
         async for group in documents:
             first, self._count = self._count, self._count + len(group)
             check_count(self._count, self._settings)
+            self._waiting.update(enumerate(group, first))
             accepted = [pair for pair in enumerate(group, first) if self._accepts(*pair)]
-            self._waiting.update(accepted)
-            if accepted:
-                yield accepted
+            unknown: list[tuple[int, Document]] = []
+            known = await self._known.look_up(accepted)
+            for pair, score in zip(accepted, known, strict=True):
+                if score is None:
+                    unknown.append(pair)
+                else:
+                    self._tell(pair[0], score)
+            if unknown:
+                await self._entry.admit([document for _, document in unknown], len(group))
+                yield unknown
 
     def _accepts(self, index: int, document: Document) -> bool:
         error = check_document(index, document, self._settings)
         if error is not None:
-            self._refused.append(self._failed(index, document, error))
+            self._tell(index, error)
         return error is None
 
-    def _take_refused(self) -> list[RankedDocument]:
-        refused, self._refused = self._refused, []
-        return refused
+    def _tell(self, index: int, outcome: Outcome) -> None:
+        self._events.put_nowait(self._ranked(index, outcome))
 
     def _ranked(self, index: int, outcome: Outcome) -> RankedDocument:
         document = self._waiting.pop(index)
@@ -148,11 +217,20 @@ class Call:
             return value
         return to_unit(self._reranker.info.score_kind, value, self._count)
 
-    def _count_metrics(self, total_s: float) -> None:
+    def _count_metrics(self, total_s: float, timing: Timing) -> None:
         name = self._reranker.info.name
         metrics.REQUEST_SECONDS.labels(model=name).observe(total_s)
+        metrics.count_stages(name, timing)
         metrics.DOCUMENTS.labels(model=name).inc(len(self._scores))
         metrics.TOKENS.labels(model=name).inc(self._meter.tokens)
+
+
+async def _chained(
+    first: IndexedDocuments, rest: AsyncIterator[IndexedDocuments]
+) -> AsyncIterator[IndexedDocuments]:
+    yield first
+    async for group in rest:
+        yield group
 
 
 def _microseconds(seconds: float) -> int:

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 
-from rerank_sidecar.engine.call import Call
+from rerank_sidecar.engine.admission import Admission
+from rerank_sidecar.engine.call import Call, Shared
 from rerank_sidecar.engine.registry import Registry
+from rerank_sidecar.engine.score_cache import ScoreCache
 from rerank_sidecar.engine.validation import check_count, check_request
 from rerank_sidecar.errors import (
-    DeadlineExceeded,
     NotReady,
     RerankError,
     ShuttingDown,
     as_rerank_error,
 )
 from rerank_sidecar.settings import Settings
+from rerank_sidecar.telemetry import metrics
 from rerank_sidecar.telemetry.crashes import log_crash
 from rerank_sidecar.types import (
     Document,
@@ -42,6 +42,7 @@ class Engine:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._shared = Shared(settings, ScoreCache(settings.score_cache_bytes), Admission(settings))
         self._registry: Registry | None = None
         self._draining = False
         self._running = 0
@@ -61,6 +62,7 @@ class Engine:
     def open(self, registry: Registry) -> None:
         """Begin to answer with these rerankers, which have warmed up."""
         self._registry = registry
+        metrics.TOKENS_PER_SECOND.set_function(lambda: registry.default.tokens_per_s)
 
     async def drain(self, grace_s: float) -> None:
         """Take no new requests and wait up to so many seconds for the running ones."""
@@ -82,10 +84,13 @@ class Engine:
     async def rerank(self, request: RerankRequest) -> RerankResult:
         """Score all documents of a request and put them in order.
 
+        A request without a time limit of its own has `request_timeout_s`.
+
         Raises:
             RequestError: the request cannot be answered as it stands; `.field` names the field.
             CallEnded: the deadline passed.
-            Unavailable: the server is starting, draining or full.
+            Unavailable: the server is starting or draining, or has too much to do to answer in
+                time.
             ServerFault: something of ours broke.
         """
         check_count(len(request.documents), self._settings)
@@ -109,10 +114,10 @@ class Engine:
         """
         registry = self._ready_registry()
         check_request(query, options, self._settings)
-        call = Call(registry.choose(options.model, query), query, options, self._settings)
+        call = Call(registry.choose(options.model, query), query, options, self._shared)
         with self._counted():
             async with aclosing(call.outcomes(documents)) as events:
-                while (event := await _next_before(events, call.deadline)) is not None:
+                async for event in events:
                     yield event
             yield call.summary()
 
@@ -138,17 +143,6 @@ class Engine:
             self._running -= 1
             if not self._running:
                 self._idle.set()
-
-
-async def _next_before(
-    events: AsyncIterator[RankedDocument], deadline: float | None
-) -> RankedDocument | None:
-    left_s = math.inf if deadline is None else deadline - time.monotonic()
-    try:
-        async with asyncio.timeout(None if math.isinf(left_s) else max(0.0, left_s)):
-            return await anext(events, None)
-    except TimeoutError as error:
-        raise DeadlineExceeded("the deadline passed before every score was known") from error
 
 
 async def _at_once(documents: Sequence[Document]) -> AsyncIterator[Sequence[Document]]:

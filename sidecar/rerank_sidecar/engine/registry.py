@@ -24,6 +24,11 @@ class Registry:
         self._by_name = {reranker.info.name: reranker for reranker in rerankers}
         self._any_script = any_script
 
+    @property
+    def default(self) -> Reranker:
+        """Give the reranker of requests that name none."""
+        return self._default
+
     def choose(self, name: str | None, query: str) -> Reranker:
         """Find the reranker for a query; no name, an empty one and `default` mean the default.
 

@@ -9,13 +9,15 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rerank_sidecar.errors import InvalidSetting, ModelNotServable
+from rerank_sidecar.models.arithmetic import Arithmetic, wanted_arithmetic
 from rerank_sidecar.models.checkpoint import Checkpoint, read_checkpoint
 from rerank_sidecar.models.convert import convert_checkpoint, convert_tokenizer
 from rerank_sidecar.models.cross_encoder_int8 import quantize_cross_encoder
+from rerank_sidecar.models.engine_record import choose_at_conversion, recorded_choice
 from rerank_sidecar.models.export_check import require_independent_rows
 from rerank_sidecar.models.fingerprint import fingerprint, short
 from rerank_sidecar.models.json_files import read_json_object
@@ -23,7 +25,7 @@ from rerank_sidecar.models.model_card import read_card
 from rerank_sidecar.models.runtime import OpenVinoModel, load_openvino
 from rerank_sidecar.models.servable import ModelFamily, ServableModel
 from rerank_sidecar.models.weights import Weights, find_weights
-from rerank_sidecar.settings import Quantization, Settings
+from rerank_sidecar.settings import EngineChoice, Quantization, Settings
 
 _LOG = logging.getLogger(__name__)
 
@@ -49,13 +51,18 @@ _CONFIGURATION_FILES = (
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What a folder of the cache says of the converted model in it; languages are codes."""
+    """What a folder of the cache says of the converted model in it; languages are codes.
+
+    `is_int8` tells in which form it was kept: where 8-bit products turn out to be slower, a model
+    that may be quantised is kept in float32.
+    """
 
     version: str
     source: str
     quantization: str
     licence: str
     languages: tuple[str, ...]
+    is_int8: bool
 
 
 def prepare_cross_encoder(
@@ -72,7 +79,7 @@ def prepare_cross_encoder(
         ModelUnavailable: the folder lacks files.
         ModelNotServable: it holds no cross-encoder that can be run.
         MissingExtra: torch, transformers or NNCF is needed and not installed.
-        InvalidSetting: the cache folder cannot be written.
+        InvalidSetting: the cache folder cannot be written, or `engine` contradicts `quantize`.
     """
     checkpoint = read_checkpoint(folder)
     weights = find_weights(folder)
@@ -83,7 +90,7 @@ def prepare_cross_encoder(
         version=short(digest),
         family=ModelFamily.CROSS_ENCODER,
         source=source,
-        quantization=settings.quantize.value,
+        quantization=_quantization(settings),
         model_path=prepared / "model.xml",
         tokenizer_path=prepared / "tokenizer.json",
         max_tokens=checkpoint.max_tokens,
@@ -92,11 +99,11 @@ def prepare_cross_encoder(
     )
     if _is_intact(prepared):
         _LOG.info("using %s as converted before, in %s", name, prepared)
-        return model
-    if prepared.exists():
-        _LOG.warning("converting %s again: what is in %s is damaged or old", name, prepared)
-    _build_in_one_step(prepared, checkpoint, weights, model, settings)
-    return model
+    else:
+        if prepared.exists():
+            _LOG.warning("converting %s again: what is in %s is damaged or old", name, prepared)
+        _build_in_one_step(prepared, checkpoint, weights, model, settings)
+    return _with_arithmetic(model, prepared, settings)
 
 
 def prepared_models_folder(settings: Settings) -> Path:
@@ -124,7 +131,21 @@ def read_prepared(folder: Path) -> Prepared:
         quantization=description.required_text("quantization"),
         licence=description.text("licence") or "",
         languages=tuple(description.texts("languages")),
+        is_int8=(description.text("weights") or description.text("quantization")) == "int8",
     )
+
+
+def _with_arithmetic(model: ServableModel, prepared: Path, settings: Settings) -> ServableModel:
+    arithmetic, why = wanted_arithmetic(settings), f"the setting engine={settings.engine.value}"
+    if arithmetic is None:
+        arithmetic, why = recorded_choice(
+            prepared / "model.xml",
+            model.max_tokens or 1,
+            is_int8=read_prepared(prepared).is_int8,
+        )
+    elif settings.engine is EngineChoice.AUTO:
+        why = f"quantize={settings.quantize.value} promises exact scores"
+    return replace(model, arithmetic=arithmetic, arithmetic_reason=why)
 
 
 def _is_intact(folder: Path) -> bool:
@@ -135,9 +156,19 @@ def _is_intact(folder: Path) -> bool:
     return True
 
 
+def _quantization(settings: Settings) -> str:
+    """Give what happens to the weights: an engine that does not multiply int8 keeps them exact."""
+    arithmetic = wanted_arithmetic(settings)
+    is_exact = arithmetic is not None and not arithmetic.multiplies_int8
+    return (Quantization.NONE if is_exact else Quantization.INT8).value
+
+
 def _digest(checkpoint: Checkpoint, weights: Weights, settings: Settings) -> str:
     files = {*weights.files, *_configuration_files(checkpoint.folder)}
-    recipe = f"converter {_CONVERTER_VERSION}, quantize {settings.quantize.value}"
+    recipe = f"converter {_CONVERTER_VERSION}, quantize {_quantization(settings)}"
+    if wanted_arithmetic(settings) is Arithmetic.INT8:
+        # Kept in int8 even where that is slower, unlike the folder that `auto` makes.
+        recipe += ", always"
     return fingerprint(checkpoint.folder, files, recipe)
 
 
@@ -160,8 +191,8 @@ def _build_in_one_step(
     except OSError as error:
         raise InvalidSetting(f"cache_dir: cannot write to {settings.cache_dir}: {error}") from error
     try:
-        _build(unfinished, checkpoint, weights, settings)
-        _describe(unfinished, checkpoint, model)
+        is_int8 = _build(unfinished, checkpoint, weights, settings)
+        _describe(unfinished, checkpoint, model, is_int8=is_int8)
         _move(unfinished, prepared)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -196,7 +227,8 @@ def _remove_damaged(prepared: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
 
 
-def _build(folder: Path, checkpoint: Checkpoint, weights: Weights, settings: Settings) -> None:
+def _build(folder: Path, checkpoint: Checkpoint, weights: Weights, settings: Settings) -> bool:
+    """Write the converted model into a folder and tell whether it is int8."""
     _put_tokenizer(folder / "tokenizer.json", checkpoint, settings)
     scratch = folder / "onnx"
     if weights.is_onnx:
@@ -204,10 +236,23 @@ def _build(folder: Path, checkpoint: Checkpoint, weights: Weights, settings: Set
     else:
         model = convert_checkpoint(checkpoint, trust_remote_code=settings.trust_remote_code)
     require_independent_rows(model, checkpoint)
-    if settings.quantize is Quantization.INT8:
-        model = quantize_cross_encoder(model, folder / "tokenizer.json", checkpoint)
+    model, is_int8 = _quantized(model, folder, checkpoint, settings)
     load_openvino().save_model(model, folder / "model.xml", compress_to_fp16=False)
     shutil.rmtree(scratch, ignore_errors=True)
+    return is_int8
+
+
+def _quantized(
+    model: OpenVinoModel, folder: Path, checkpoint: Checkpoint, settings: Settings
+) -> tuple[OpenVinoModel, bool]:
+    """Give the model in the form to be kept, and whether that is int8."""
+    if _quantization(settings) == Quantization.NONE.value:
+        return model, False
+    wanted = wanted_arithmetic(settings)
+    int8 = quantize_cross_encoder(model, folder / "tokenizer.json", checkpoint)
+    if wanted is None:
+        wanted = choose_at_conversion(model, int8, checkpoint.max_tokens, folder)
+    return (int8, True) if wanted.multiplies_int8 else (model, False)
 
 
 def _read_onnx(weights: Weights, scratch: Path) -> OpenVinoModel:
@@ -233,12 +278,13 @@ def _put_tokenizer(path: Path, checkpoint: Checkpoint, settings: Settings) -> No
         convert_tokenizer(checkpoint, path, trust_remote_code=settings.trust_remote_code)
 
 
-def _describe(folder: Path, checkpoint: Checkpoint, model: ServableModel) -> None:
+def _describe(folder: Path, checkpoint: Checkpoint, model: ServableModel, *, is_int8: bool) -> None:
     card = read_card(checkpoint.folder)
     description = {
         "version": model.version,
         "source": model.source,
         "quantization": model.quantization,
+        "weights": "int8" if is_int8 else "float32",
         "licence": card.licence,
         "languages": list(card.languages),
         "sizes_bytes": {name: (folder / name).stat().st_size for name in _CONVERTED_FILES},

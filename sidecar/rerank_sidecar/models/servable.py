@@ -8,6 +8,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from rerank_sidecar.models.arithmetic import Arithmetic
+
 EMBEDDED = "embedded"
 LEXICAL = "lexical"
 
@@ -37,6 +39,7 @@ class ServableModel:
     `max_tokens` is what it reads at once, special tokens included, None without a limit;
     `overlap_tokens` is how much neighbouring windows of a long document share.
     `activation` belongs to cross-encoders, `manifest` (its model.json) to the embedded model.
+    `arithmetic` is what it is to be run in and `arithmetic_reason` why; None: not chosen yet.
     """
 
     name: str
@@ -51,3 +54,5 @@ class ServableModel:
     pad_token_id: int = 0
     overlap_tokens: int = 64
     manifest: Mapping[str, Any] | None = None
+    arithmetic: Arithmetic | None = None
+    arithmetic_reason: str = ""

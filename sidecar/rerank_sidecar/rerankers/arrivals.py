@@ -14,14 +14,16 @@ _DOCUMENTS_AT_ONCE = 32
 _CHARACTERS_AT_ONCE = 1_000_000
 
 
-def in_parts(group: IndexedDocuments) -> Iterator[list[tuple[int, Document]]]:
+def in_parts(
+    group: IndexedDocuments, most: int = _DOCUMENTS_AT_ONCE
+) -> Iterator[list[tuple[int, Document]]]:
     """Cut a group of documents into parts that are each worth one visit to a thread."""
     part: list[tuple[int, Document]] = []
     characters = 0
     for indexed in group:
         part.append(indexed)
         characters += len(indexed[1].text)
-        if len(part) == _DOCUMENTS_AT_ONCE or characters >= _CHARACTERS_AT_ONCE:
+        if len(part) == most or characters >= _CHARACTERS_AT_ONCE:
             yield part
             part, characters = [], 0
     if part:

@@ -40,11 +40,16 @@ class RerankerInfo:
 
 @dataclass(slots=True)
 class Meter:
-    """What one request has cost so far; filled in by the reranker while it scores."""
+    """What one request has cost so far; filled in by the reranker while it scores.
+
+    `tokens` are those whose forward pass is done. `cache_hits` are scores that were known already;
+    `matrix_hits` are documents that were scored from a cached token matrix.
+    """
 
     tokens: int = 0
     pairs: int = 0
     cache_hits: int = 0
+    matrix_hits: int = 0
     queue_s: float = 0.0
     tokenise_s: float = 0.0
     infer_s: float = 0.0
@@ -74,6 +79,20 @@ class Reranker(Protocol):
     @property
     def info(self) -> RerankerInfo:
         """Describe the reranker."""
+        ...
+
+    @property
+    def tokens_per_s(self) -> float:
+        """How fast tokens are read when there is enough to do; infinity without a forward pass."""
+        ...
+
+    def estimate_tokens(
+        self, query: str, documents: Sequence[Document], options: ScoreOptions
+    ) -> int:
+        """Estimate how many tokens the forward passes of a request read, special ones included.
+
+        Told from the lengths of texts, in microseconds a document, from any thread.
+        """
         ...
 
     def score(

@@ -18,12 +18,21 @@ import numpy.typing as npt
 
 from rerank_sidecar.batching.scheduler import Scheduler
 from rerank_sidecar.batching.tokenization import EncodedText, TextTokenizer, TokenIds
-from rerank_sidecar.batching.windows import WindowRules, longest_first, plan_windows
+from rerank_sidecar.batching.windows import WindowRules, longest_first, most_tokens, plan_windows
 from rerank_sidecar.errors import NonFiniteScore
 from rerank_sidecar.rerankers.base import IndexedDocuments, Outcome, RerankerInfo, ScoreOptions
-from rerank_sidecar.rerankers.flow import DocumentFlow
-from rerank_sidecar.rerankers.reading import DocumentReading, Finish, WindowLimits, read_windows
-from rerank_sidecar.types import LongDocumentPolicy
+from rerank_sidecar.rerankers.estimates import TokenRatio, tokens_in_windows
+from rerank_sidecar.rerankers.flow import DocumentFlow, Outcomes
+from rerank_sidecar.rerankers.reading import (
+    DocumentReading,
+    Finish,
+    WindowLimits,
+    WindowScore,
+    read_windows,
+)
+from rerank_sidecar.rerankers.sharing import Lease, Shared
+from rerank_sidecar.rerankers.threads import in_thread
+from rerank_sidecar.types import Document, LongDocumentPolicy, TruncationSide
 
 Activation = Literal["identity", "sigmoid"]
 
@@ -59,13 +68,27 @@ class CrossEncoderReranker:
         self._tokenizer = tokenizer
         self._scheduler = scheduler
         self._limits = config.limits
-        self._finish: Finish = _logit if config.activation == "identity" else _probability
+        self._finish: Finish = _raw if config.activation == "identity" else _probability
         self._executor = executor
+        self._ratio = TokenRatio()
+        self._queries: Shared[TokenIds] = Shared()
 
     @property
     def info(self) -> RerankerInfo:
         """Describe the reranker."""
         return self._info
+
+    @property
+    def tokens_per_s(self) -> float:
+        """How fast tokens are read when there is enough to do, as measured."""
+        return self._scheduler.tokens_per_s
+
+    def estimate_tokens(
+        self, query: str, documents: Sequence[Document], options: ScoreOptions
+    ) -> int:
+        """Estimate how many tokens the forward passes of a request read, special ones included."""
+        pairs = self._pairs(options)
+        return sum(pairs.estimate_tokens(query, document.text) for document in documents)
 
     def score(
         self, query: str, documents: AsyncIterator[IndexedDocuments], options: ScoreOptions
@@ -76,66 +99,111 @@ class CrossEncoderReranker:
             CallEnded: the deadline passed.
             Unavailable: the scheduler is closing.
         """
-        flow = DocumentFlow(self._scheduler, options, self._executor)
-        return flow.outcomes(partial(self._read_query, query, options, flow), documents)
+        flow = DocumentFlow(self._scheduler, options)
+        return flow.outcomes(partial(self._read_query, query, options), documents)
 
-    async def _read_query(
-        self, query: str, options: ScoreOptions, flow: DocumentFlow
-    ) -> _ReadQuery:
-        [encoded] = await flow.in_thread(self._tokenizer.encode, [query])
+    def _read_query(self, query: str, options: ScoreOptions) -> _ReadQuery:
+        lease = self._queries.lease(query, partial(self._tokenise, query))
+        return _ReadQuery(lease, self._pairs(options), self._finish, options, self._executor)
+
+    async def _tokenise(self, query: str) -> TokenIds:
+        [encoded], _ = await in_thread(self._executor, self._tokenizer.encode, [query])
+        return encoded.token_ids
+
+    def _pairs(self, options: ScoreOptions) -> _Pairs:
         rules = self._limits.rules(options, self._info)
-        return _ReadQuery(encoded.token_ids, self._tokenizer, self._limits, rules, self._finish)
+        return _Pairs(self._tokenizer, self._limits, rules, self._ratio)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _ReadQuery:
-    """A query's tokens, and how documents are read beside them."""
+@dataclass(frozen=True, slots=True)
+class _Pairs:
+    """How a request's documents are read beside its query; all of it computes."""
 
-    token_ids: TokenIds
     tokenizer: TextTokenizer
     limits: WindowLimits
     rules: WindowRules
-    logit_to_score: Finish
+    ratio: TokenRatio
 
-    def read(self, texts: Sequence[str]) -> list[DocumentReading]:
-        return [self._read(document) for document in self.tokenizer.encode(texts)]
+    def read(self, query: TokenIds, texts: Sequence[str]) -> list[DocumentReading]:
+        documents = self._encode(len(query), texts)
+        self.ratio.learn(documents)
+        return [self._read(query, document) for document in documents]
+
+    def estimate_tokens(self, query: str, document: str) -> int:
+        document_tokens = self.ratio.tokens(document)
+        query_tokens, capacity = self._share(self.ratio.tokens(query), document_tokens)
+        beside = query_tokens + self.tokenizer.pair.count
+        return tokens_in_windows(document_tokens, capacity, self.rules, beside)
+
+    def _encode(self, query_tokens: int, texts: Sequence[str]) -> list[EncodedText]:
+        if self.rules.side is TruncationSide.LEFT:
+            return self.tokenizer.encode(texts)
+        # A document of more tokens than these is read as if it had any number of them.
+        most = max(self.limits.max_tokens, query_tokens)
+        _, capacity = self._share(query_tokens, most)
+        enough = max(most, most_tokens(capacity, self.rules))
+        return self.tokenizer.encode_beginnings(texts, enough)
+
+    def _read(self, query: TokenIds, document: EncodedText) -> DocumentReading:
+        query_tokens, capacity = self._share(len(query), len(document))
+        return read_windows(
+            document,
+            plan_windows(len(document), capacity, self.rules),
+            partial(self.tokenizer.pair.wrap, query[:query_tokens]),
+            query_truncated=query_tokens < len(query),
+        )
+
+    def _share(self, query_tokens: int, document_tokens: int) -> tuple[int, int]:
+        """Give how many tokens of the query are read, and the most of a window of the document."""
+        budget = self.limits.max_tokens - self.tokenizer.pair.count
+        if self.rules.policy is LongDocumentPolicy.CHUNK:
+            kept = min(query_tokens, self.limits.max_query_tokens)
+            return kept, budget - kept
+        most = self.rules.max_tokens_per_document
+        readable = document_tokens if most is None else min(document_tokens, most)
+        return longest_first(query_tokens, readable, budget)
+
+
+@dataclass(frozen=True, slots=True)
+class _ReadQuery:
+    """A query's tokens on their way, and how documents are read beside them."""
+
+    lease: Lease[TokenIds]
+    pairs: _Pairs
+    logit_to_score: Finish
+    options: ScoreOptions
+    executor: Executor | None
+
+    async def recall(self, group: IndexedDocuments) -> tuple[Outcomes, IndexedDocuments]:
+        """Each pair needs a forward pass."""
+        return [], group
+
+    async def read(self, texts: Sequence[str]) -> list[DocumentReading]:
+        query = await self.lease.value(self.options.deadline)
+        readings, seconds = await in_thread(self.executor, self.pairs.read, query, texts)
+        self.options.meter.tokenise_s += seconds
+        return readings
 
     async def finish(self) -> Finish:
         return self.logit_to_score
 
     def close(self) -> None:
-        """Nothing runs for the query alone."""
-
-    def _read(self, document: EncodedText) -> DocumentReading:
-        query_tokens, capacity = self._share(len(document))
-        query = self.token_ids[:query_tokens]
-        return read_windows(
-            document,
-            plan_windows(len(document), capacity, self.rules),
-            partial(self.tokenizer.pair.wrap, query),
-            query_truncated=query_tokens < len(self.token_ids),
-        )
-
-    def _share(self, document_tokens: int) -> tuple[int, int]:
-        """Give how many tokens of the query are read, and the most of a window of the document."""
-        budget = self.limits.max_tokens - self.tokenizer.pair.count
-        if self.rules.policy is LongDocumentPolicy.CHUNK:
-            query_tokens = min(len(self.token_ids), self.limits.max_query_tokens)
-            return query_tokens, budget - query_tokens
-        most = self.rules.max_tokens_per_document
-        readable = document_tokens if most is None else min(document_tokens, most)
-        return longest_first(len(self.token_ids), readable, budget)
+        self.lease.close()
 
 
-def _logit(_position: int, logits: npt.NDArray[np.float32]) -> float:
+def _raw(_position: int, logits: npt.NDArray[np.float32]) -> WindowScore:
+    return WindowScore(_logit(logits))
+
+
+def _probability(_position: int, logits: npt.NDArray[np.float32]) -> WindowScore:
+    logit = _logit(logits)
+    # The exponent is never positive, so that it cannot overflow.
+    decay = math.exp(-abs(logit))
+    return WindowScore((1.0 if logit >= 0 else decay) / (1.0 + decay))
+
+
+def _logit(logits: npt.NDArray[np.float32]) -> float:
     [logit] = logits.tolist()
     if not math.isfinite(logit):
         raise NonFiniteScore("the model gave a logit that is not finite")
     return float(logit)
-
-
-def _probability(position: int, logits: npt.NDArray[np.float32]) -> float:
-    logit = _logit(position, logits)
-    # The exponent is never positive, so that it cannot overflow.
-    decay = math.exp(-abs(logit))
-    return (1.0 if logit >= 0 else decay) / (1.0 + decay)

@@ -1,35 +1,43 @@
 """The way of documents through a model: read in threads, scored by the scheduler, told at once.
 
-A group of documents arrives; a thread tokenises it and cuts it into windows; every window is
-submitted as one sequence; the windows of a document fold into one score, the best; its outcome is
-yielded as soon as it is known, while later groups are still arriving or being read.
+A group of documents arrives. Those whose encoding is known are scored in one go. The rest is
+tokenised and cut into windows; every window is submitted as one sequence; the windows of a document
+fold into one score, the best. An outcome is yielded as soon as it is known, while later groups are
+still arriving or being read.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from concurrent.futures import Executor
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import closing
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from rerank_sidecar.backends.base import TokenSequence
 from rerank_sidecar.batching.scheduler import Completion, Scheduler
 from rerank_sidecar.errors import Cancelled, ServerFault
-from rerank_sidecar.rerankers.arrivals import closing, in_parts
+from rerank_sidecar.rerankers.arrivals import closing as closing_documents
+from rerank_sidecar.rerankers.arrivals import in_parts
 from rerank_sidecar.rerankers.base import IndexedDocuments, Outcome, ScoreOptions
-from rerank_sidecar.rerankers.reading import DocumentReading, Finish
-from rerank_sidecar.types import Score
+from rerank_sidecar.rerankers.reading import DocumentReading, Finish, WindowScore, best_of
 
-T = TypeVar("T")
+Outcomes = Sequence[tuple[int, Outcome]]
+
+_RECALLED_AT_ONCE = 128
+"""Enough for a usual request to be one visit to a thread; of the longest, some 200 MB."""
 
 
 class QueryReading(Protocol):
-    """A query that has been read: how to read and score documents against it."""
+    """A query that is being read: how to read and score documents against it."""
 
-    def read(self, texts: Sequence[str]) -> list[DocumentReading]:
-        """Tokenise documents and cut them into windows; runs in a thread."""
+    async def recall(self, group: IndexedDocuments) -> tuple[Outcomes, IndexedDocuments]:
+        """Score the documents that need no forward pass, and give the others back."""
+        ...
+
+    async def read(self, texts: Sequence[str]) -> list[DocumentReading]:
+        """Tokenise documents and cut them into windows."""
         ...
 
     async def finish(self) -> Finish:
@@ -45,70 +53,53 @@ class DocumentFlow:
     """One request's documents on their way through a scheduler.
 
     An error of our own making (ServerFault) is the outcome of the document that it struck; any
-    other error, such as a deadline that passed, is raised for the whole request. `executor` runs
-    the tokeniser; None is the event loop's own.
+    other error, such as a deadline that passed, is raised for the whole request.
     """
 
-    def __init__(
-        self, scheduler: Scheduler, options: ScoreOptions, executor: Executor | None
-    ) -> None:
+    def __init__(self, scheduler: Scheduler, options: ScoreOptions) -> None:
         self._scheduler = scheduler
         self._options = options
-        self._executor = executor
         self._pending: dict[int, _Pending] = {}
-        self._events: asyncio.Queue[tuple[int, Outcome] | BaseException | None] = asyncio.Queue()
+        self._events: asyncio.Queue[Outcomes | BaseException | None] = asyncio.Queue()
         self._is_fed = False
         self._unscored_tokens = 0
         self._fewer_tokens = asyncio.Event()
-
-    async def in_thread(self, read: Callable[[Sequence[str]], T], texts: Sequence[str]) -> T:
-        """Run something that tokenises in a thread, and meter its time."""
-        loop = asyncio.get_running_loop()
-        result, seconds = await loop.run_in_executor(self._executor, _timed, read, texts)
-        self._options.meter.tokenise_s += seconds
-        return result
-
-    def count(self, completion: Completion[Any], sequence: TokenSequence) -> None:
-        """Meter what a sequence has cost."""
-        meter = self._options.meter
-        meter.tokens += len(sequence)
-        meter.queue_s = max(meter.queue_s, completion.queue_s)
-        meter.infer_s += completion.infer_s
+        self._place = 0.0
 
     async def outcomes(
-        self,
-        read_query: Callable[[], Awaitable[QueryReading]],
-        documents: AsyncIterator[IndexedDocuments],
+        self, read_query: Callable[[], QueryReading], documents: AsyncIterator[IndexedDocuments]
     ) -> AsyncGenerator[tuple[int, Outcome], None]:
         """Yield each document's outcome as it is known.
 
         However this ends, the iterator of documents is closed and nothing is left running.
         """
-        feeding = asyncio.create_task(self._feed(read_query, documents))
-        feeding.add_done_callback(self._on_fed)
-        try:
-            while (event := await self._events.get()) is not None:
-                if isinstance(event, BaseException):
-                    raise event
-                yield event
-        finally:
-            feeding.cancel()  # it submits nothing from here on
-            self._drop_pending()
-            await asyncio.wait([feeding])
-
-    async def _feed(
-        self,
-        read_query: Callable[[], Awaitable[QueryReading]],
-        documents: AsyncIterator[IndexedDocuments],
-    ) -> None:
-        async with closing(documents):
-            query = await read_query()
+        with closing(read_query()) as query:
+            feeding = asyncio.create_task(self._feed(query, documents))
+            feeding.add_done_callback(self._on_fed)
             try:
-                async for group in documents:
-                    for part in in_parts(group):
-                        await self._submit(part, query)
+                while (event := await self._events.get()) is not None:
+                    if isinstance(event, BaseException):
+                        raise event
+                    for outcome in event:
+                        yield outcome
             finally:
-                query.close()
+                feeding.cancel()  # it submits nothing from here on
+                self._drop_pending()
+                await asyncio.wait([feeding])
+
+    async def _feed(self, query: QueryReading, documents: AsyncIterator[IndexedDocuments]) -> None:
+        async with closing_documents(documents):
+            async for group in documents:
+                self._place = max(self._place, time.monotonic())
+                for part in in_parts(group, _RECALLED_AT_ONCE):
+                    await self._score(part, query)
+
+    async def _score(self, documents: IndexedDocuments, query: QueryReading) -> None:
+        known, unknown = await query.recall(documents)
+        if known:
+            self._events.put_nowait(known)
+        for part in in_parts(unknown):
+            await self._submit(part, query)
 
     def _on_fed(self, feeding: asyncio.Task[None]) -> None:
         self._is_fed = True
@@ -118,7 +109,7 @@ class DocumentFlow:
         self._end_if_done()
 
     async def _submit(self, part: IndexedDocuments, query: QueryReading) -> None:
-        readings = await self.in_thread(query.read, [document.text for _, document in part])
+        readings = await query.read([document.text for _, document in part])
         finish = await query.finish()
         together: list[tuple[int, DocumentReading]] = []
         for (index, _), reading in zip(part, readings, strict=True):
@@ -141,14 +132,20 @@ class DocumentFlow:
 
     def _submit_together(self, read: list[tuple[int, DocumentReading]], finish: Finish) -> None:
         options = self._options
+        sequences = [sequence for _, reading in read for sequence in reading.sequences]
         futures = iter(
             self._scheduler.submit(
-                [sequence for _, reading in read for sequence in reading.sequences],
+                sequences,
                 finish,
                 priority=options.priority,
                 deadline=options.deadline,
+                since=self._place,
             )
         )
+        # Later turns stand in the queue where they would on an idle server: behind who came by
+        # then, but not behind all who came since, or each turn would wait for a whole queue
+        # (Zhang, "VirtualClock", SIGCOMM 1990).
+        self._place += sum(map(len, sequences)) / self._scheduler.tokens_per_s
         for index, reading in read:
             options.meter.query_truncated |= reading.query_truncated
             self._follow(_Pending(index, reading, [next(futures) for _ in reading.sequences]))
@@ -159,7 +156,7 @@ class DocumentFlow:
             future.add_done_callback(partial(self._on_scored, pending, position))
 
     def _on_scored(
-        self, pending: _Pending, position: int, future: asyncio.Future[Completion[float]]
+        self, pending: _Pending, position: int, future: asyncio.Future[Completion[WindowScore]]
     ) -> None:
         self._unscored_tokens -= len(pending.reading.sequences[position])
         self._fewer_tokens.set()
@@ -168,8 +165,7 @@ class DocumentFlow:
             return
         if error is None:
             completion = future.result()
-            self.count(completion, pending.reading.sequences[position])
-            self._options.meter.pairs += 1
+            self._count(completion, pending.reading.sequences[position])
             if pending.take(position, completion.value):
                 self._decide(pending, pending.fold())
         elif isinstance(error, ServerFault):
@@ -177,10 +173,17 @@ class DocumentFlow:
         else:
             self._events.put_nowait(error)
 
+    def _count(self, completion: Completion[Any], sequence: TokenSequence) -> None:
+        meter = self._options.meter
+        meter.pairs += 1
+        meter.tokens += len(sequence)
+        meter.queue_s = max(meter.queue_s, completion.queue_s)
+        meter.infer_s += completion.infer_s
+
     def _decide(self, pending: _Pending, outcome: Outcome) -> None:
         del self._pending[pending.index]
         pending.cancel()
-        self._events.put_nowait((pending.index, outcome))
+        self._events.put_nowait([(pending.index, outcome)])
         self._end_if_done()
 
     def _end_if_done(self) -> None:
@@ -200,27 +203,27 @@ class _Pending:
         self,
         index: int,
         reading: DocumentReading,
-        futures: list[asyncio.Future[Completion[float]]],
+        futures: list[asyncio.Future[Completion[WindowScore]]],
     ) -> None:
         self.index = index
         self.reading = reading
         self.futures = futures
-        self._scores: dict[int, float] = {}
+        self._scores: dict[int, WindowScore] = {}
 
-    def take(self, position: int, score: float) -> bool:
+    def take(self, position: int, score: WindowScore) -> bool:
         """Note the score of a window; tell whether it was the last one."""
         self._scores[position] = score
         return len(self._scores) == len(self.futures)
 
-    def fold(self) -> Score:
+    def fold(self) -> Outcome:
         """Give the best window's score; among equals the earliest wins."""
-        best = max(range(len(self.futures)), key=self._scores.__getitem__)
-        windows = self.reading.windows
-        return Score(
-            value=self._scores[best],
-            best_window=windows[best] if windows else None,
+        scores = [self._scores[position] for position in range(len(self.futures))]
+        if self.reading.keep is not None:
+            self.reading.keep(scores)
+        return best_of(
+            [score.value for score in scores],
+            self.reading.windows,
             truncated=self.reading.truncated,
-            window_count=len(self.futures),
         )
 
     def cancel(self) -> None:
@@ -233,9 +236,3 @@ def _error_of(future: asyncio.Future[Any]) -> BaseException | None:
     if future.cancelled():
         return Cancelled("the request was cancelled")
     return future.exception()
-
-
-def _timed(read: Callable[[Sequence[str]], T], texts: Sequence[str]) -> tuple[T, float]:
-    started = time.perf_counter()
-    result = read(texts)
-    return result, time.perf_counter() - started

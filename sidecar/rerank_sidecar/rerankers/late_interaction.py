@@ -3,33 +3,30 @@
 The score is MaxSim, averaged over the query's tokens: for each query token the best cosine with
 any token of the document (Khattab and Zaharia, "ColBERT: Efficient and Effective Passage Search
 via Contextualized Late Interaction over BERT", SIGIR 2020, section 3.3, who sum where we average).
+A document is encoded without knowing the query, so its matrices can be kept.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
-import numpy.typing as npt
-
-from rerank_sidecar.backends.base import TokenSequence
-from rerank_sidecar.batching.scheduler import Completion, Scheduler
-from rerank_sidecar.batching.tokenization import SpecialTokens, TextTokenizer
-from rerank_sidecar.batching.windows import WindowRules, plan_windows
-from rerank_sidecar.errors import NonFiniteScore
+from rerank_sidecar.batching.scheduler import Scheduler
+from rerank_sidecar.batching.tokenization import TextTokenizer
+from rerank_sidecar.batching.windows import WindowRules
 from rerank_sidecar.rerankers.base import IndexedDocuments, Outcome, RerankerInfo, ScoreOptions
-from rerank_sidecar.rerankers.flow import DocumentFlow
-from rerank_sidecar.rerankers.reading import DocumentReading, Finish, WindowLimits, read_windows
-
-Vectors = npt.NDArray[np.float32]
-
-# OpenBLAS, which numpy brings, multiplies larger matrices on threads of its own. Those fight with
-# the workers for the same cores: one product of a usual window takes ten times as long.
-_PRODUCTS_AT_ONCE = 4 * 65536
+from rerank_sidecar.rerankers.documents import DocumentModel
+from rerank_sidecar.rerankers.encoded_query import EncodedQuery, QueryEncoder
+from rerank_sidecar.rerankers.flow import DocumentFlow, Outcomes
+from rerank_sidecar.rerankers.matrix_cache import TokenMatrixCache
+from rerank_sidecar.rerankers.maxsim import MaxSim
+from rerank_sidecar.rerankers.reading import DocumentReading, Finish, WindowLimits
+from rerank_sidecar.rerankers.sharing import Lease
+from rerank_sidecar.rerankers.threads import in_thread
+from rerank_sidecar.rerankers.token_matrix import EncodedDocument, QueryMatrix
+from rerank_sidecar.types import Document
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,32 +47,66 @@ class LateInteractionConfig:
 class LateInteractionReranker:
     """Scores by MaxSim over the token vectors of one encoder, whose backend gives hidden states.
 
-    `executor` runs the tokeniser; None is the event loop's own.
+    `executor` runs what computes besides the encoder; None is the event loop's own. `cache` keeps
+    encoded documents; no bit of a score depends on what it holds.
 
     Raises:
         ModelNotServable: the limits leave no room for a document.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts that it is put together from
         self,
         info: RerankerInfo,
         tokenizer: TextTokenizer,
         scheduler: Scheduler,
         config: LateInteractionConfig,
         executor: Executor | None = None,
+        *,
+        cache: TokenMatrixCache | None = None,
     ) -> None:
         config.limits.check(tokenizer.single)
         self._info = info
-        self._tokenizer = tokenizer
         self._scheduler = scheduler
         self._limits = config.limits
-        self._maxsim = _MaxSim(config, tokenizer.single)
         self._executor = executor
+        maxsim = MaxSim(
+            tokenizer.single,
+            config.keep_query_special_tokens,
+            config.keep_document_special_tokens,
+            config.cosine_weight,
+        )
+        self._queries = QueryEncoder(
+            tokenizer, scheduler, maxsim.encode_query, config.limits.max_query_tokens, executor
+        )
+        self._documents = DocumentModel(
+            name=f"{info.version}\n{info.engine}\n{config}",
+            tokenizer=tokenizer,
+            maxsim=maxsim,
+            capacity=config.limits.max_tokens - tokenizer.single.count,
+            cache=cache,
+        )
 
     @property
     def info(self) -> RerankerInfo:
         """Describe the reranker."""
         return self._info
+
+    @property
+    def tokens_per_s(self) -> float:
+        """How fast tokens are read when there is enough to do, as measured."""
+        return self._scheduler.tokens_per_s
+
+    def estimate_tokens(
+        self, query: str, documents: Sequence[Document], options: ScoreOptions
+    ) -> int:
+        """Estimate how many tokens the forward passes of a request read, special ones included.
+
+        Documents whose matrices are kept count nothing.
+        """
+        model, rules = self._documents, self._limits.rules(options, self._info)
+        query_tokens = min(model.ratio.tokens(query), self._limits.max_query_tokens)
+        document_tokens = model.estimate_tokens([document.text for document in documents], rules)
+        return query_tokens + model.tokenizer.single.count + document_tokens
 
     def score(
         self, query: str, documents: AsyncIterator[IndexedDocuments], options: ScoreOptions
@@ -87,108 +118,79 @@ class LateInteractionReranker:
             Unavailable: the scheduler is closing.
             ServerFault: the query could not be encoded.
         """
-        flow = DocumentFlow(self._scheduler, options, self._executor)
-        return flow.outcomes(partial(self._read_query, query, options, flow), documents)
+        flow = DocumentFlow(self._scheduler, options)
+        return flow.outcomes(partial(self._read_query, query, options), documents)
 
-    async def _read_query(
-        self, query: str, options: ScoreOptions, flow: DocumentFlow
-    ) -> _ReadQuery:
-        [encoded] = await flow.in_thread(self._tokenizer.encode, [query])
-        kept = encoded.token_ids[: self._limits.max_query_tokens]
-        options.meter.query_truncated = len(kept) < len(encoded)
-        sequence = self._tokenizer.single.wrap(kept)
-        # Before documents of its own priority: they wait for this short sequence, and would
-        # otherwise stand in the queue twice.
-        [future] = self._scheduler.submit(
-            [sequence],
-            self._maxsim.encode_query,
-            priority=options.priority + 1,
-            deadline=options.deadline,
-        )
-        future.add_done_callback(partial(_count, flow, sequence))
-        read = partial(self._read, self._limits.rules(options, self._info))
-        return _ReadQuery(read, self._maxsim, future)
-
-    def _read(self, rules: WindowRules, texts: Sequence[str]) -> list[DocumentReading]:
-        single = self._tokenizer.single
-        capacity = self._limits.max_tokens - single.count
-        return [
-            read_windows(document, plan_windows(len(document), capacity, rules), single.wrap)
-            for document in self._tokenizer.encode(texts)
-        ]
+    def _read_query(self, query: str, options: ScoreOptions) -> _ReadQuery:
+        rules = self._limits.rules(options, self._info)
+        lease = self._queries.lease(query, options.priority)
+        return _ReadQuery(lease, self._documents, rules, options, self._executor)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _QueryVectors:
-    """An encoded query: unit vectors [tokens, dimension] and the unit mean [dimension]."""
-
-    tokens: Vectors
-    mean: Vectors
-
-
-@dataclass(frozen=True, slots=True)
-class _MaxSim:
-    """Turns hidden states [tokens, dimension] into vectors and scores; runs on worker threads."""
-
-    config: LateInteractionConfig
-    special_tokens: SpecialTokens
-
-    def encode_query(self, _position: int, hidden: Vectors) -> _QueryVectors:
-        kept = self._without_special(hidden, keep=self.config.keep_query_special_tokens)
-        return _QueryVectors(_unit(kept), _unit(hidden.mean(axis=0)))
-
-    def score(self, query: _QueryVectors, _position: int, hidden: Vectors) -> float:
-        kept = self._without_special(hidden, keep=self.config.keep_document_special_tokens)
-        score = float(_best_cosines(query.tokens, _unit(kept)).mean(dtype=np.float64))
-        weight = self.config.cosine_weight
-        if weight:
-            cosine = float(query.mean @ _unit(hidden.mean(axis=0)))
-            score = (score + weight * cosine) / (1 + weight)
-        return min(1.0, max(-1.0, score))  # rounding leaves the range of a cosine
-
-    def _without_special(self, hidden: Vectors, *, keep: bool) -> Vectors:
-        before, after = (len(run) for run in self.special_tokens.runs)
-        text = hidden[before : len(hidden) - after]
-        return hidden if keep or len(text) == 0 else text
-
-
-@dataclass(frozen=True, slots=True)
 class _ReadQuery:
     """A query on its way through the encoder, and how its documents are read meanwhile."""
 
-    read: Callable[[Sequence[str]], list[DocumentReading]]
-    maxsim: _MaxSim
-    future: asyncio.Future[Completion[_QueryVectors]]
+    def __init__(
+        self,
+        lease: Lease[EncodedQuery],
+        documents: DocumentModel,
+        rules: WindowRules,
+        options: ScoreOptions,
+        executor: Executor | None,
+    ) -> None:
+        self._lease = lease
+        self._documents = documents
+        self._rules = rules
+        self._options = options
+        self._executor = executor
+        self._key_of = documents.key_of(rules)
+        self._is_counted = False
+
+    async def recall(self, group: IndexedDocuments) -> tuple[Outcomes, IndexedDocuments]:
+        if self._documents.cache is None:
+            return [], group
+        texts = [document.text for _, document in group]
+        recalled, seconds = await in_thread(
+            self._executor, self._documents.recall, self._key_of, texts
+        )
+        self._options.meter.tokenise_s += seconds
+        known = [
+            (index, encoded)
+            for (index, _), encoded in zip(group, recalled, strict=True)
+            if encoded is not None
+        ]
+        unknown = [
+            indexed for indexed, encoded in zip(group, recalled, strict=True) if encoded is None
+        ]
+        return (await self._score(known) if known else []), unknown
+
+    async def read(self, texts: Sequence[str]) -> list[DocumentReading]:
+        readings, seconds = await in_thread(
+            self._executor, self._documents.read, self._key_of, self._rules, texts
+        )
+        self._options.meter.tokenise_s += seconds
+        return readings
 
     async def finish(self) -> Finish:
-        return partial(self.maxsim.score, (await self.future).value)
+        return partial(self._documents.score_window, await self._matrix())
 
     def close(self) -> None:
-        self.future.cancel()
+        self._lease.close()
 
+    async def _score(self, known: Sequence[tuple[int, EncodedDocument]]) -> Outcomes:
+        query = await self._matrix()
+        scores, seconds = await in_thread(
+            self._executor, self._documents.score, query, [encoded for _, encoded in known]
+        )
+        meter = self._options.meter
+        meter.infer_s += seconds
+        meter.matrix_hits += len(known)
+        meter.pairs += sum(score.window_count for score in scores)
+        return [(index, score) for (index, _), score in zip(known, scores, strict=True)]
 
-def _best_cosines(query: Vectors, document: Vectors) -> Vectors:
-    """Give each query token's best cosine with any token of the document; all vectors are unit."""
-    step = max(1, _PRODUCTS_AT_ONCE // query.size)
-    best = np.full(len(query), -1.0, dtype=np.float32)
-    for start in range(0, len(document), step):
-        cosines = query @ document[start : start + step].T
-        np.maximum(best, cosines.max(axis=1), out=best)
-    return best
-
-
-def _unit(vectors: Vectors) -> Vectors:
-    """Scale vectors, along the last axis, to length 1; zeros stay zeros."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    if not np.isfinite(lengths).all():
-        raise NonFiniteScore("the model gave numbers that are not finite")
-    unit: Vectors = vectors / np.maximum(lengths, np.finfo(np.float32).tiny)
-    return unit
-
-
-def _count(
-    flow: DocumentFlow, sequence: TokenSequence, future: asyncio.Future[Completion[_QueryVectors]]
-) -> None:
-    if not future.cancelled() and future.exception() is None:
-        flow.count(future.result(), sequence)
+    async def _matrix(self) -> QueryMatrix:
+        encoded = await self._lease.value(self._options.deadline)
+        if not self._is_counted:
+            self._is_counted = True
+            encoded.count(self._options.meter, is_first=self._lease.is_first)
+        return encoded.matrix

@@ -63,6 +63,17 @@ class LexicalReranker:
         """Describe the reranker."""
         return _INFO
 
+    @property
+    def tokens_per_s(self) -> float:
+        """No forward pass keeps anybody waiting: infinity."""
+        return math.inf
+
+    def estimate_tokens(
+        self, query: str, documents: Sequence[Document], options: ScoreOptions
+    ) -> int:
+        """There are no forward passes: 0."""
+        return 0
+
     async def score(
         self, query: str, documents: AsyncIterator[IndexedDocuments], options: ScoreOptions
     ) -> AsyncGenerator[tuple[int, Outcome], None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,9 +13,19 @@ from rerank_sidecar.batching.tokenization import EncodedText, SpecialTokens, Tok
 from rerank_sidecar.batching.windows import WindowPlan, WindowRules
 from rerank_sidecar.errors import ModelNotServable
 from rerank_sidecar.rerankers.base import RerankerInfo, ScoreOptions
-from rerank_sidecar.types import Window
+from rerank_sidecar.rerankers.token_matrix import TokenMatrix
+from rerank_sidecar.types import Score, Window
 
-Finish = Callable[[int, npt.NDArray[np.float32]], float]
+
+@dataclass(frozen=True, slots=True)
+class WindowScore:
+    """A window's score and, in late interaction, the matrix that it was computed from."""
+
+    value: float
+    matrix: TokenMatrix | None = None
+
+
+Finish = Callable[[int, npt.NDArray[np.float32]], WindowScore]
 """A window's score from the backend's array for it; runs on a worker thread."""
 
 
@@ -60,13 +70,29 @@ class WindowLimits:
 class DocumentReading:
     """A document as the model reads it: a sequence for each window, in the order of the text.
 
-    `windows` are the characters of each, or empty when the document was read whole.
+    `windows` are the characters of each, or empty when the document was read whole. `keep` is told
+    the scores of all windows when the last of them is known.
     """
 
     sequences: tuple[TokenSequence, ...]
     windows: tuple[Window, ...] = ()
     truncated: bool = False
     query_truncated: bool = False
+    keep: Callable[[Sequence[WindowScore]], None] | None = None
+
+
+def best_of(values: Sequence[float], windows: Sequence[Window], *, truncated: bool) -> Score:
+    """Fold the scores of a document's windows into its own: the best; the earliest of equals.
+
+    `windows` are the characters of each, or empty when the document was read whole.
+    """
+    best = max(range(len(values)), key=values.__getitem__)
+    return Score(
+        value=values[best],
+        best_window=windows[best] if windows else None,
+        truncated=truncated,
+        window_count=len(values),
+    )
 
 
 def read_windows(

@@ -1,8 +1,13 @@
-"""Every metric of the server, named in one place; no text and no identifiers in labels."""
+"""Every metric of the server, named in one place; no text and no identifiers in labels.
+
+docs/metrics.md describes them all for those who read them.
+"""
 
 from __future__ import annotations
 
 from prometheus_client import Counter, Gauge, Histogram
+
+from rerank_sidecar.types import Timing
 
 _LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _SIZE_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -27,6 +32,9 @@ BATCH_SIZE = Histogram(
 BATCH_SECONDS = Histogram(
     "rerank_sidecar_batch_seconds", "Time of a forward pass.", buckets=_LATENCY_BUCKETS_S
 )
+FORWARD_TOKENS = Counter(
+    "rerank_sidecar_forward_tokens", "Tokens of forward passes, without padding."
+)
 PADDED_TOKENS = Counter(
     "rerank_sidecar_padded_tokens",
     "Tokens of forward passes when padded to their longest sequence.",
@@ -34,3 +42,42 @@ PADDED_TOKENS = Counter(
 PENDING_SEQUENCES = Gauge(
     "rerank_sidecar_pending_sequences", "Sequences that wait for a forward pass."
 )
+PENDING_TOKENS = Gauge(
+    "rerank_sidecar_pending_tokens", "Tokens of the sequences that wait for a forward pass."
+)
+REFUSALS = Counter(
+    "rerank_sidecar_refusals", "Requests refused before they were begun, by reason.", ["reason"]
+)
+CACHE_LOOKUPS = Counter(
+    "rerank_sidecar_cache_lookups", "Documents looked up, by cache and result.", ["cache", "result"]
+)
+CACHE_BYTES = Gauge("rerank_sidecar_cache_bytes", "Bytes that a cache holds.", ["cache"])
+STAGE_SECONDS = Histogram(
+    "rerank_sidecar_stage_seconds",
+    "Where the time of a request went, by stage and model.",
+    ["stage", "model"],
+    buckets=_LATENCY_BUCKETS_S,
+)
+ADMITTED_WORK_SECONDS = Gauge(
+    "rerank_sidecar_admitted_work_seconds",
+    "How long the requests that are being answered keep the model busy, as estimated.",
+)
+TOKENS_PER_SECOND = Gauge(
+    "rerank_sidecar_tokens_per_second", "How fast the model reads when it is busy, as measured."
+)
+EVENT_LOOP_LAG_SECONDS = Histogram(
+    "rerank_sidecar_event_loop_lag_seconds",
+    "How late the event loop woke a task that slept, ten times a second.",
+    buckets=_LATENCY_BUCKETS_S,
+)
+
+
+def count_stages(model: str, timing: Timing) -> None:
+    """Count where the time of one request went, once it has been answered."""
+    for stage, spent_us in (
+        ("queue", timing.queue_us),
+        ("tokenise", timing.tokenise_us),
+        ("infer", timing.infer_us),
+        ("total", timing.total_us),
+    ):
+        STAGE_SECONDS.labels(stage=stage, model=model).observe(spent_us / 1_000_000)

@@ -152,6 +152,28 @@ async def test_big_bodies_are_parsed_like_small_ones(client: httpx.AsyncClient) 
     assert (bad.status_code, "documents[3]" in bad.json()["error"]) == (400, True)
 
 
+@pytest.mark.parametrize("path", RERANK_PATHS)
+async def test_answers_tell_where_their_time_went(client: httpx.AsyncClient, path: str) -> None:
+    good = await client.post(path, json={"query": "q", "documents": ["1", "2"]})
+    duration = r"dur=\d+\.\d+"
+    stages = (f"{stage};{duration}" for stage in ("queue", "tokenise", "infer", "total"))
+    assert re.fullmatch(", ".join(stages), good.headers["Server-Timing"])
+    bad = await client.post(path, content=b"no")
+    assert "Server-Timing" not in bad.headers
+
+
+async def test_server_timing_is_the_summarys_in_milliseconds(client: httpx.AsyncClient) -> None:
+    response = await client.post("/api/v1/rerank", json={"query": "q", "documents": ["1"]})
+    total_us = response.json()["summary"]["timing"]["total_us"]
+    assert response.headers["Server-Timing"].endswith(f"total;dur={total_us / 1000}")
+
+
+async def test_many_documents_are_answered_like_few(client: httpx.AsyncClient) -> None:
+    documents = [str(number) for number in range(2000)]
+    response = await client.post("/rerank", json={"query": "q", "documents": documents})
+    assert [each["document"] for each in response.json()["scores"]] == documents
+
+
 async def test_no_text_reaches_the_log(
     client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal
+import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any, Self
 
 import pytest
 
+from rerank_sidecar.api.http_protocol import PatientProtocol
 from rerank_sidecar.api.http_server import HttpServer
 from rerank_sidecar.engine.engine import Engine
 from rerank_sidecar.engine.registry import Registry
@@ -88,6 +90,16 @@ async def test_an_idle_connection_is_closed_after_the_keep_alive_time() -> None:
     async with connected(engine) as (_, connection):
         assert (await connection.ask("1"))[0] == 200
         assert await connection.reader.read() == b""
+
+
+async def test_the_body_of_an_answer_does_not_wait_for_its_headers_to_arrive() -> None:
+    """With Nagle's algorithm, every answer on a kept connection took 40 ms longer."""
+    async with connected(engine_with(Toy(), **ANY_PORT)) as (server, connection):
+        assert (await connection.ask("1"))[0] == 200
+        (protocol,) = server._server.server_state.connections
+        assert isinstance(protocol, PatientProtocol)
+        accepted = protocol.transport.get_extra_info("socket")
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 async def test_a_caller_who_goes_away_takes_its_work_along() -> None:

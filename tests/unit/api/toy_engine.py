@@ -1,7 +1,8 @@
 """An engine over a toy reranker: a document's text says what becomes of it."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+import math
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
 import httpx
 
@@ -12,7 +13,7 @@ from rerank_sidecar.errors import BackendFailed
 from rerank_sidecar.rerankers.base import IndexedDocuments, Outcome, RerankerInfo, ScoreOptions
 from rerank_sidecar.score_kinds import ScoreKind
 from rerank_sidecar.settings import read_settings
-from rerank_sidecar.types import Score, Window
+from rerank_sidecar.types import Document, Score, Window
 
 FAILS = "fails"
 CRASHES = "crashes"
@@ -35,6 +36,15 @@ class Toy:
         self.info = RerankerInfo(
             name="toy", version="1", family="toy", score_kind=kind, engine="python", source="test"
         )
+
+    @property
+    def tokens_per_s(self) -> float:
+        return math.inf  # it runs no model
+
+    def estimate_tokens(
+        self, query: str, documents: Sequence[Document], options: ScoreOptions
+    ) -> int:
+        return 0
 
     async def score(
         self, query: str, documents: AsyncIterator[IndexedDocuments], options: ScoreOptions

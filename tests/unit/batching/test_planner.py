@@ -1,11 +1,14 @@
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import overload
+import sys
+import tracemalloc
+from collections.abc import Sequence
+from types import FrameType
 
 import pytest
 
-from rerank_sidecar.batching.planner import BatchLimits, PendingItem, plan_batch
+from rerank_sidecar.batching.planner import Backlog, BatchLimits, PendingItem
+from tests.unit.batching.backlogs import plan_batch
 
 NOW = 100.0
 LIMITS = BatchLimits(max_batch_tokens=1024, max_batch_size=8, max_wait_s=0.5, pass_cost_tokens=64)
@@ -121,33 +124,99 @@ def test_lower_priorities_do_not_break_the_budget() -> None:
     ]
 
 
-class CountedReads(Sequence[PendingItem]):
-    """Counts how often an item is looked at, whichever way."""
-
-    def __init__(self, items: list[PendingItem]) -> None:
-        self.items = items
-        self.reads = 0
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    @overload
-    def __getitem__(self, index: int) -> PendingItem: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[PendingItem]: ...
-    def __getitem__(self, index: int | slice) -> PendingItem | Sequence[PendingItem]:
-        assert isinstance(index, int)
-        self.reads += 1
-        return self.items[index]
-
-    def __iter__(self) -> Iterator[PendingItem]:
-        for one in self.items:
-            self.reads += 1
-            yield one
+def test_padding_to_a_multiple_is_no_reason_to_part() -> None:
+    # 65 and 96 cost the same, 97 costs 32 more for each of the others.
+    in_steps = BatchLimits(1024, 8, 0.5, pass_cost_tokens=0, length_multiple=32)
+    anchor = item(65, deadline=NOW + 1)
+    assert planned([anchor, item(97), item(96)], in_steps) == [anchor, item(96)]
 
 
-@pytest.mark.parametrize("distinct_lengths", [1, 10, 500, 10_000])
-def test_ten_thousand_pending_are_looked_at_a_few_times_each(distinct_lengths: int) -> None:
-    pending = CountedReads([item(1 + n % distinct_lengths) for n in range(10_000)])
-    assert plan_batch(pending, LIMITS, NOW)
-    assert pending.reads <= 4 * len(pending)
+def test_the_token_budget_counts_what_a_length_is_rounded_up_to() -> None:
+    in_steps = BatchLimits(max_batch_tokens=256, max_batch_size=64, max_wait_s=0.5)
+    assert len(planned([item(33)] * 20, in_steps)) == 7
+    in_steps = BatchLimits(256, 64, 0.5, length_multiple=32)
+    assert len(planned([item(33)] * 20, in_steps)) == 4
+    assert len(planned([item(0)] * 20, in_steps)) == 8
+
+
+def test_idle_workers_part_what_waits_evenly() -> None:
+    two_workers = BatchLimits(4096, 64, 0.5, workers=2)
+    backlog = Backlog(two_workers)
+    for _ in range(20):
+        backlog.add(item(100))
+    assert len(backlog.take_batch(NOW)) == 10
+    assert len(backlog.take_batch(NOW, running_tokens=1000)) == 10
+
+
+def test_a_worker_takes_more_the_more_the_others_still_have_to_run() -> None:
+    two_workers = BatchLimits(4096, 64, 0.5, workers=2)
+    pending = [item(100)] * 10
+    taken = [len(plan_batch(pending, two_workers, NOW, left)) for left in (0, 400, 1000, 9000)]
+    assert taken == [5, 7, 10, 10]
+
+
+def test_a_share_is_never_less_than_one_sequence() -> None:
+    many_workers = BatchLimits(4096, 64, 0.5, workers=64)
+    assert planned([item(300), item(300)], many_workers) == [item(300)]
+
+
+def test_batches_fill_up_when_much_waits() -> None:
+    many_workers = BatchLimits(4096, 8, 0.5, workers=8)
+    assert len(planned([item(100)] * 100, many_workers)) == 8
+
+
+@pytest.mark.parametrize("max_wait_s", [0.0, 1000.0], ids=["by age", "by deadline"])
+def test_what_is_left_keeps_its_order_when_most_have_gone(max_wait_s: float) -> None:
+    backlog = Backlog(BatchLimits(1024, 1, max_wait_s))
+    order = [n * 37 % 101 for n in range(101)]
+    numbers = {n: backlog.add(item(10, deadline=NOW + n, waited_s=200 - n)) for n in order}
+    for n in range(101):
+        if n % 3:
+            backlog.remove(numbers[n])
+    left = [backlog.take_batch(NOW) for _ in range(len(backlog))]
+    assert left == [[numbers[n]] for n in range(0, 101, 3)]
+
+
+def calls_of_one_plan(waiting: int, distinct_lengths: int) -> int:
+    """Count the Python functions that are entered while one batch is taken."""
+    backlog = Backlog(LIMITS)
+    for n in range(waiting):
+        backlog.add(item(1 + n % distinct_lengths, deadline=NOW + n % 7))
+    calls = 0
+
+    def count(_frame: FrameType, event: str, _argument: object) -> None:
+        nonlocal calls
+        calls += event == "call"
+
+    sys.setprofile(count)
+    try:
+        assert backlog.take_batch(NOW)
+    finally:
+        sys.setprofile(None)
+    return calls
+
+
+@pytest.mark.parametrize("distinct_lengths", [1, 10, 100])
+def test_a_plan_takes_no_longer_when_much_more_waits(distinct_lengths: int) -> None:
+    few, many = (calls_of_one_plan(waiting, distinct_lengths) for waiting in (1_000, 20_000))
+    assert many <= 1.5 * few
+
+
+def test_what_has_run_leaves_nothing_behind() -> None:
+    # What has a deadline comes before what has none, whose entries never come up again.
+    backlog = Backlog(BatchLimits(1024, 1, max_wait_s=1.0))
+
+    def pass_through(count: int) -> int:
+        for n in range(count):
+            backlog.add(item(10, deadline=NOW + n))
+            backlog.remove(backlog.add(item(10)))
+            backlog.take_batch(NOW)
+        return tracemalloc.get_traced_memory()[0]
+
+    backlog.add(item(10, deadline=NOW))
+    tracemalloc.start()
+    try:
+        assert pass_through(5000) <= 2 * pass_through(500)
+    finally:
+        tracemalloc.stop()
+    assert len(backlog) == 1

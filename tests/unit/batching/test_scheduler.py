@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from rerank_sidecar.backends.base import TokenSequence
+from rerank_sidecar.batching.planner import BatchLimits
 from rerank_sidecar.batching.scheduler import ForwardPass, Scheduler
 from tests.unit.batching.fake_backends import (
     DOCUMENT_TEXT,
@@ -118,6 +119,22 @@ async def test_a_completion_tells_where_the_time_went() -> None:
     assert 0 < longer.infer_s + shorter.infer_s <= elapsed
     assert [(p.size, p.tokens, p.padded_tokens, p.failed) for p in seen] == [(2, 40, 60, False)]
     assert 0 < seen[0].infer_s <= elapsed
+
+
+async def test_a_place_in_the_queue_may_be_kept_from_before() -> None:
+    one_at_a_time = BatchLimits(max_batch_tokens=1024, max_batch_size=1, max_wait_s=60.0)
+    backend = GatedBackend()
+    async with running(Scheduler(backend, one_at_a_time, workers=1)) as scheduler:
+        futures = scheduler.submit([sequence(0)], value)
+        await backend.wait_until_busy()
+        now = time.monotonic()
+        futures += scheduler.submit([sequence(1)], value)
+        futures += scheduler.submit([sequence(2)], value, since=now + 3600)
+        futures += scheduler.submit([sequence(3)], value, since=now - 3600)
+        backend.open()
+        *_, kept = await asyncio.gather(*futures)
+    assert backend.batches == [[0], [3], [1], [2]]
+    assert kept.queue_s < 3600  # it has not waited since then
 
 
 async def test_what_waits_is_counted() -> None:

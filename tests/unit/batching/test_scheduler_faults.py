@@ -221,22 +221,6 @@ async def test_closing_twice_or_without_a_start_is_fine() -> None:
     assert isinstance(never_run.exception(), ShuttingDown)
 
 
-@pytest.mark.parametrize("broken_plan", [[], [7]], ids=["chooses nothing", "chooses what is not"])
-async def test_a_broken_plan_is_answered_and_the_worker_goes_on(broken_plan: list[int]) -> None:
-    plans = iter([broken_plan])
-    scheduler = Scheduler(
-        FakeBackend(),
-        LIMITS,
-        workers=1,
-        plan=lambda pending, *_: next(plans, list(range(len(pending)))),
-    )
-    async with running(scheduler):
-        failed = await settled(scheduler.submit([sequence(1), sequence(2)], value))
-        assert all(isinstance(each, InternalError) for each in failed)
-        assert scheduler.pending_count == 0
-        assert await settled(scheduler.submit([sequence(3)], value)) == [3.0]
-
-
 async def test_a_caller_whose_loop_is_closed_holds_nobody_up(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, processors
+from tokenizers import AddedToken, Tokenizer, models, processors
 from transformers import PreTrainedTokenizerFast
 
 from rerank_sidecar.backends.base import TokenSequence
@@ -146,3 +146,47 @@ def test_a_file_that_is_no_tokenizer_is_named(tmp_path: Path) -> None:
 def test_a_tokenizer_that_gives_nothing_is_refused() -> None:
     with pytest.raises(ModelNotServable, match="no tokens"):
         TextTokenizer(Tokenizer(models.BPE(vocab={}, merges=[])))
+
+
+WORDS = st.one_of(
+    st.sampled_from(
+        ["paris", "über", "東京", "[SEP]", "\u0301", "a\u0301", " ", "\n", "\u3000", "."]
+    ),
+    st.text(max_size=8),
+)
+
+
+@settings(deadline=None)
+@given(st.lists(WORDS, max_size=60).map(" ".join), st.integers(0, 6))
+@each_architecture
+def test_a_beginning_has_the_tokens_of_the_whole(
+    make: Callable[[], Tokenizer], text: str, enough: int
+) -> None:
+    tokenizer = TextTokenizer(make())
+    [whole] = tokenizer.encode([text])
+    [beginning] = tokenizer.encode_beginnings([text], enough)
+    count = len(beginning)
+    assert beginning.characters <= whole.characters == len(text)
+    assert count == len(whole) or count > enough
+    assert beginning.token_ids.tolist() == whole.token_ids[:count].tolist()
+    for token in range(count):
+        assert beginning.window(token, token + 1) == whole.window(token, token + 1)
+
+
+def test_of_a_long_text_of_words_a_beginning_is_encoded() -> None:
+    text = "paris city " * 10_000
+    [beginning] = TextTokenizer(bert_tokenizer()).encode_beginnings([text], 50)
+    assert 50 < len(beginning) < 200
+    [whole] = TextTokenizer(bert_tokenizer()).encode_beginnings([" " * 10_000 + "sea"], 5)
+    assert len(whole) == 1
+
+
+@pytest.mark.parametrize(
+    "token", [AddedToken("new york"), AddedToken("york", lstrip=True), AddedToken("york")]
+)
+def test_a_tokenizer_that_looks_beyond_spaces_reads_the_whole(token: AddedToken) -> None:
+    tokenizer = bert_tokenizer()
+    tokenizer.add_tokens([token])
+    text = "paris city " * 1_000
+    [encoded] = TextTokenizer(tokenizer).encode_beginnings([text], 5)
+    assert len(encoded) == 2_000

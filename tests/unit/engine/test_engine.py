@@ -63,6 +63,15 @@ class Toy:
             scripts=scripts,
         )
 
+    @property
+    def tokens_per_s(self) -> float:
+        return math.inf  # it runs no model
+
+    def estimate_tokens(
+        self, query: str, documents: Sequence[Document], options: ScoreOptions
+    ) -> int:
+        return 0
+
     async def score(
         self, query: str, documents: AsyncIterator[IndexedDocuments], options: ScoreOptions
     ) -> AsyncGenerator[tuple[int, Outcome], None]:

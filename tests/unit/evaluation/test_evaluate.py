@@ -1,7 +1,8 @@
 """An evaluation reranks the right candidates, keeps the rest in place and reports what it did."""
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+import math
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from rerank_sidecar.evaluation.evaluate import evaluate, read_task
 from rerank_sidecar.rerankers.base import IndexedDocuments, Outcome, RerankerInfo, ScoreOptions
 from rerank_sidecar.score_kinds import ScoreKind
 from rerank_sidecar.settings import read_settings
-from rerank_sidecar.types import Score
+from rerank_sidecar.types import Document, Score
 
 CORPUS = {"d1": "1", "d2": "2", "d3": "3", "d4": "broken", "d5": "2", "d6": "never read"}
 JUDGEMENTS = {"q1": {"d3": 2, "d1": 1}, "q2": {"d5": 1}, "q9": {"d1": 1}}
@@ -24,6 +25,15 @@ class NumberReranker:
     """Scores a text by the number that it is, whatever the query; fails on other texts."""
 
     info = RerankerInfo("numbers", "7", "numbers", ScoreKind.RAW_LOGIT, "python", "test")
+
+    @property
+    def tokens_per_s(self) -> float:
+        return math.inf  # it runs no model
+
+    def estimate_tokens(
+        self, query: str, documents: Sequence[Document], options: ScoreOptions
+    ) -> int:
+        return 0
 
     async def score(
         self, query: str, documents: AsyncIterator[IndexedDocuments], options: ScoreOptions

@@ -18,7 +18,7 @@ from rerank_sidecar.rerankers.cross_encoder import (
 )
 from rerank_sidecar.rerankers.reading import WindowLimits
 from rerank_sidecar.score_kinds import ScoreKind
-from rerank_sidecar.types import LongDocumentPolicy, Score, Truncation, TruncationSide
+from rerank_sidecar.types import Document, LongDocumentPolicy, Score, Truncation, TruncationSide
 from tests.unit.rerankers.toy_models import (
     TOKENIZERS,
     ToyClassifier,
@@ -81,9 +81,29 @@ async def test_truncated_pairs_are_those_of_hugging_face(
         max_length=LIMITS.max_tokens,
         return_token_type_ids=True,
     )
-    assert sorted(
-        (one.token_ids.tolist(), one.type_ids.tolist()) for one in classifier.ran
-    ) == sorted(zip(expected["input_ids"], expected["token_type_ids"], strict=True))
+    # As sets, because a sequence that several documents come to is run once.
+    assert {
+        (tuple(one.token_ids.tolist()), tuple(one.type_ids.tolist())) for one in classifier.ran
+    } == set(
+        zip(*(map(tuple, expected[name]) for name in ("input_ids", "token_type_ids")), strict=True)
+    )
+
+
+@pytest.mark.parametrize("query", ["the", QUERY, "the " * 12, "the " * 60])
+async def test_of_long_documents_only_what_is_read_is_tokenised(query: str) -> None:
+    documents = ["sea bread " * count for count in (100, 300, 3_000)]
+    for policy in LongDocumentPolicy:
+        for side in TruncationSide:
+            options = ScoreOptions(Truncation(side=side), policy)
+            [short, *long] = await score(documents, query=query, options=options)
+            assert isinstance(short, Score)
+            for outcome in long:
+                assert isinstance(outcome, Score)
+                assert outcome.value == short.value
+                assert outcome.truncated
+                assert outcome.window_count == short.window_count
+                if side is TruncationSide.RIGHT:
+                    assert outcome == short
 
 
 @pytest.mark.parametrize(
@@ -166,3 +186,19 @@ async def test_a_model_that_reads_too_little_is_refused() -> None:
                 scheduler,
                 CrossEncoderConfig(WindowLimits(6)),
             )
+
+
+@pytest.mark.parametrize("policy", list(LongDocumentPolicy))
+async def test_the_estimate_is_what_is_read(policy: LongDocumentPolicy) -> None:
+    texts = ["paris is the capital of france " * count for count in range(1, 40)]
+    options = ScoreOptions(long_document_policy=policy)
+    async with running(ToyClassifier(SEPARATOR)) as scheduler:
+        tokenizer = TextTokenizer(bert_tokenizer())
+        reranker = CrossEncoderReranker(INFO, tokenizer, scheduler, CrossEncoderConfig(LIMITS))
+        # It learns from what it reads.
+        await outcomes_of(reranker, QUERY, ["capital of france is the paris " * 40] * 200)
+        estimate = reranker.estimate_tokens(QUERY, list(map(Document, texts)), options)
+        await outcomes_of(reranker, QUERY, texts, options=options)
+        assert estimate == pytest.approx(options.meter.tokens, rel=0.1)
+        assert reranker.estimate_tokens(QUERY, [], options) == 0
+        assert reranker.tokens_per_s == scheduler.tokens_per_s > 0

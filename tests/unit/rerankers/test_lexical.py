@@ -13,7 +13,7 @@ from rerank_sidecar.errors import DeadlineExceeded
 from rerank_sidecar.rerankers.base import IndexedDocuments, ScoreOptions
 from rerank_sidecar.rerankers.lexical import LexicalReranker
 from rerank_sidecar.score_kinds import ScoreKind
-from rerank_sidecar.types import Score, Truncation, TruncationSide
+from rerank_sidecar.types import Document, Score, Truncation, TruncationSide
 from tests.unit.rerankers.toy_models import arriving, outcomes_of
 
 
@@ -184,3 +184,9 @@ def test_it_says_what_its_scores_mean() -> None:
     assert info.score_kind is ScoreKind.LEXICAL
     assert info.comparable_across_requests
     assert info.scripts is None
+
+
+def test_no_forward_pass_is_estimated() -> None:
+    reranker = LexicalReranker()
+    assert reranker.estimate_tokens("a", [Document("b " * 100)], ScoreOptions()) == 0
+    assert reranker.tokens_per_s == math.inf

@@ -14,7 +14,13 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from rerank_sidecar.api.dialects.base import Dialect
 from rerank_sidecar.errors import InvalidField, NotSupportedByModel, RerankError, error_row
 from rerank_sidecar.score_kinds import ScoreKind, floor
-from rerank_sidecar.types import Document, RankedDocument, RerankRequest, RerankResult
+from rerank_sidecar.types import (
+    Document,
+    RankedDocument,
+    RerankOptions,
+    RerankRequest,
+    RerankResult,
+)
 
 
 class WeaviateRequest(Struct, frozen=True):
@@ -79,7 +85,8 @@ class WeaviateDialect(Dialect[WeaviateRequest]):
 
     def parse(self, path: str, message: WeaviateRequest) -> RerankRequest:
         """Take the documents, or the property as the only one."""
-        return RerankRequest(message.query, tuple(Document(text) for text in _texts(message)))
+        documents = tuple(Document(text) for text in _texts(message))
+        return RerankRequest(message.query, documents, RerankOptions(is_chunk=True))
 
     def render(self, message: WeaviateRequest, result: RerankResult) -> WeaviateAnswer:
         """Put one finite score per document in input order.

@@ -1,0 +1,33 @@
+"""An engine for a command that is its only caller."""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING
+
+from rerank_sidecar.settings import Settings
+
+if TYPE_CHECKING:
+    from rerank_sidecar.engine.engine import Engine
+
+_A_WEEK_S = 604_800.0
+
+# Nobody else waits, so nothing is refused or cut short; what is measured should be the model.
+_ALONE = {
+    "admission": False,
+    "request_timeout_s": _A_WEEK_S,
+    "score_cache_bytes": 0,
+    "token_matrix_cache_bytes": 0,
+    "token_matrix_cache_dir": None,
+}
+
+
+def own_engine(settings: Settings) -> AbstractAsyncContextManager[Engine]:
+    """Load the model and give an engine that takes its time and remembers nothing.
+
+    Raises:
+        StartupError: a setting is wrong or the model cannot be had.
+    """
+    from rerank_sidecar.app import build_engine
+
+    return build_engine(settings.model_copy(update=_ALONE))

@@ -1,0 +1,86 @@
+"""One request at the door of the admission: judged when its first work arrives, counted after."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Sequence
+
+from rerank_sidecar.engine.admission import Admission, Newcomer
+from rerank_sidecar.engine.ledger import Ticket
+from rerank_sidecar.engine.searches import Chunk
+from rerank_sidecar.rerankers.base import Reranker, ScoreOptions
+from rerank_sidecar.types import Document
+
+_ESTIMATED_AT_ONCE = 512
+"""Documents; an estimate takes some microseconds for each."""
+
+
+class Entry:
+    """A request's ticket, once it has one.
+
+    A request is judged by the first documents that cost work, which of one message are all of
+    them. What a stream brings later only counts: it was let in.
+    """
+
+    def __init__(
+        self,
+        admission: Admission,
+        reranker: Reranker,
+        query: str,
+        options: ScoreOptions,
+        is_chunk: bool,
+    ) -> None:
+        self._admission = admission
+        self._reranker = reranker
+        self._query = query
+        self._options = options
+        self._is_chunk = is_chunk
+        self._ticket: Ticket | None = None
+
+    @property
+    def priority(self) -> int:
+        """At which priority the request runs."""
+        return self._options.priority if self._ticket is None else self._ticket.priority
+
+    async def admit(self, documents: Sequence[Document], arrived: int) -> None:
+        """Ask for documents to be let in, of the `arrived` ones those that cost work.
+
+        Raises:
+            Overloaded: they cannot be scored in time.
+            DeadlineExceeded: their time is over.
+        """
+        if math.isinf(self._reranker.tokens_per_s):
+            return
+        tokens = await self._estimate(documents)
+        if self._ticket is None:
+            self._ticket = self._admission.admit(self._newcomer(documents, arrived, tokens))
+        else:
+            self._ticket.add(tokens)
+
+    def progress(self) -> None:
+        """Take note of how much has been read."""
+        if self._ticket is not None:
+            self._ticket.progress(self._options.meter.tokens)
+
+    def leave(self) -> None:
+        """Give the ticket back."""
+        if self._ticket is not None:
+            self._ticket.close()
+
+    async def _estimate(self, documents: Sequence[Document]) -> int:
+        estimate = self._reranker.estimate_tokens
+        if len(documents) <= _ESTIMATED_AT_ONCE:
+            return estimate(self._query, documents, self._options)
+        return await asyncio.to_thread(estimate, self._query, documents, self._options)
+
+    def _newcomer(self, documents: Sequence[Document], arrived: int, tokens: int) -> Newcomer:
+        info, options = self._reranker.info, self._options
+        chunk = Chunk.of(info.name, self._query, documents, arrived) if self._is_chunk else None
+        return Newcomer(
+            info.name, tokens, self._reranker.tokens_per_s, options.priority, self._deadline, chunk
+        )
+
+    @property
+    def _deadline(self) -> float:
+        return math.inf if self._options.deadline is None else self._options.deadline

@@ -1,0 +1,126 @@
+"""Documents of one late-interaction model: reading, keeping, recalling and scoring them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import islice
+
+import numpy as np
+import numpy.typing as npt
+
+from rerank_sidecar.batching.tokenization import EncodedText, TextTokenizer
+from rerank_sidecar.batching.windows import WindowRules, most_tokens, plan_windows
+from rerank_sidecar.rerankers.document_keys import document_keys
+from rerank_sidecar.rerankers.estimates import TokenRatio, tokens_in_windows
+from rerank_sidecar.rerankers.matrix_cache import TokenMatrixCache
+from rerank_sidecar.rerankers.maxsim import MaxSim
+from rerank_sidecar.rerankers.reading import DocumentReading, WindowScore, best_of, read_windows
+from rerank_sidecar.rerankers.token_matrix import EncodedDocument, QueryMatrix
+from rerank_sidecar.types import Score, TruncationSide
+
+_MOST_CHARACTERS_LOOKED_UP = 100_000
+"""An estimate does not hash more of one text than this, which takes a tenth of a millisecond."""
+
+KeyOf = Callable[[str], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentModel:
+    """How one model reads and scores documents; everything here computes, so call it in threads.
+
+    `name` tells all that an encoding depends on besides the text and the rules of cutting it.
+    `capacity` is how many tokens of a text a window holds.
+    """
+
+    name: str
+    tokenizer: TextTokenizer
+    maxsim: MaxSim
+    capacity: int
+    cache: TokenMatrixCache | None
+    ratio: TokenRatio = field(default_factory=TokenRatio)
+
+    def key_of(self, rules: WindowRules) -> KeyOf:
+        """Give the function from a text to its key in the cache."""
+        return document_keys(self.name, rules)
+
+    def recall(self, key_of: KeyOf, texts: Sequence[str]) -> list[EncodedDocument | None]:
+        """Look texts up in the cache."""
+        if self.cache is None:
+            return [None] * len(texts)
+        return self.cache.find([key_of(text) for text in texts])
+
+    def read(
+        self, key_of: KeyOf, rules: WindowRules, texts: Sequence[str]
+    ) -> list[DocumentReading]:
+        """Tokenise texts and cut them into windows whose matrices will be kept."""
+        documents = self._encode(texts, rules)
+        self.ratio.learn(documents)
+        return [
+            self._read(document, rules, None if self.cache is None else key_of(text))
+            for text, document in zip(texts, documents, strict=True)
+        ]
+
+    def score_window(
+        self, query: QueryMatrix, _position: int, hidden: npt.NDArray[np.float32]
+    ) -> WindowScore:
+        """Score one window that has just been encoded.
+
+        Raises:
+            NonFiniteScore: the model gave numbers that are not finite.
+        """
+        matrix = self.maxsim.encode_document(hidden)
+        [score] = self.maxsim.scores(query, [matrix])
+        return WindowScore(score, matrix)
+
+    def score(self, query: QueryMatrix, documents: Sequence[EncodedDocument]) -> list[Score]:
+        """Score documents that were encoded before, all in one pass."""
+        windows = [matrix for document in documents for matrix in document.matrices]
+        scores = iter(self.maxsim.scores(query, windows))
+        return [
+            best_of(
+                list(islice(scores, len(document.matrices))),
+                document.windows,
+                truncated=document.truncated,
+            )
+            for document in documents
+        ]
+
+    def estimate_tokens(self, texts: Sequence[str], rules: WindowRules) -> int:
+        """Estimate how many tokens of texts will be read; those in the cache count nothing."""
+        unknown = texts if self.cache is None else self._unknown(self.cache, texts, rules)
+        beside = self.tokenizer.single.count
+        return sum(
+            tokens_in_windows(self.ratio.tokens(text), self.capacity, rules, beside)
+            for text in unknown
+        )
+
+    def _encode(self, texts: Sequence[str], rules: WindowRules) -> list[EncodedText]:
+        if rules.side is TruncationSide.LEFT:
+            return self.tokenizer.encode(texts)
+        return self.tokenizer.encode_beginnings(texts, most_tokens(self.capacity, rules))
+
+    def _unknown(
+        self, cache: TokenMatrixCache, texts: Sequence[str], rules: WindowRules
+    ) -> list[str]:
+        key_of = self.key_of(rules)
+        short = [text for text in texts if len(text) <= _MOST_CHARACTERS_LOOKED_UP]
+        is_held = cache.holds([key_of(text) for text in short])
+        long = [text for text in texts if len(text) > _MOST_CHARACTERS_LOOKED_UP]
+        return long + [text for text, held in zip(short, is_held, strict=True) if not held]
+
+    def _read(
+        self, document: EncodedText, rules: WindowRules, key: bytes | None
+    ) -> DocumentReading:
+        reading = read_windows(
+            document,
+            plan_windows(len(document), self.capacity, rules),
+            self.tokenizer.single.wrap,
+        )
+        return reading if key is None else replace(reading, keep=partial(self._keep, key, reading))
+
+    def _keep(self, key: bytes, reading: DocumentReading, scores: Sequence[WindowScore]) -> None:
+        matrices = tuple(score.matrix for score in scores if score.matrix is not None)
+        if self.cache is not None:
+            self.cache.put(key, EncodedDocument(matrices, reading.windows, reading.truncated))

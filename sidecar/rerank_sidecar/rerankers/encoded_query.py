@@ -1,0 +1,79 @@
+"""A query's way through the encoder, once for all requests that ask the same at the same time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from rerank_sidecar.batching.scheduler import Scheduler
+from rerank_sidecar.batching.tokenization import TextTokenizer
+from rerank_sidecar.rerankers.base import Meter
+from rerank_sidecar.rerankers.sharing import Lease, Shared
+from rerank_sidecar.rerankers.threads import in_thread
+from rerank_sidecar.rerankers.token_matrix import QueryMatrix
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedQuery:
+    """A query's matrix and what it cost to make."""
+
+    matrix: QueryMatrix
+    truncated: bool
+    tokens: int
+    tokenise_s: float
+    queue_s: float
+    infer_s: float
+
+    def count(self, meter: Meter, *, is_first: bool) -> None:
+        """Meter the query; its time is told to the request that it was first encoded for."""
+        meter.query_truncated |= self.truncated
+        meter.tokens += self.tokens
+        if is_first:
+            meter.tokenise_s += self.tokenise_s
+            meter.queue_s = max(meter.queue_s, self.queue_s)
+            meter.infer_s += self.infer_s
+
+
+class QueryEncoder:
+    """Encodes queries of at most `max_tokens`, special ones not counted."""
+
+    def __init__(
+        self,
+        tokenizer: TextTokenizer,
+        scheduler: Scheduler,
+        to_matrix: Callable[[int, npt.NDArray[np.float32]], QueryMatrix],
+        max_tokens: int,
+        executor: Executor | None,
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._scheduler = scheduler
+        self._to_matrix = to_matrix
+        self._max_tokens = max_tokens
+        self._executor = executor
+        self._shared: Shared[EncodedQuery] = Shared()
+
+    def lease(self, query: str, priority: int) -> Lease[EncodedQuery]:
+        """Begin to encode a query unless that is being done, or is done, for somebody else."""
+        return self._shared.lease((query, priority), lambda: self._encode(query, priority))
+
+    async def _encode(self, query: str, priority: int) -> EncodedQuery:
+        [encoded], tokenise_s = await in_thread(self._executor, self._tokenizer.encode, [query])
+        kept = encoded.token_ids[: self._max_tokens]
+        sequence = self._tokenizer.single.wrap(kept)
+        # Before documents of its own priority: they wait for this short sequence, and would
+        # otherwise stand in the queue twice. Without a deadline, for those who share it differ in
+        # theirs; it is dropped when the last of them has given up.
+        [future] = self._scheduler.submit([sequence], self._to_matrix, priority=priority + 1)
+        done = await future
+        return EncodedQuery(
+            matrix=done.value,
+            truncated=len(kept) < len(encoded),
+            tokens=len(sequence),
+            tokenise_s=tokenise_s,
+            queue_s=done.queue_s,
+            infer_s=done.infer_s,
+        )
