@@ -106,7 +106,8 @@ def _relative_to_largest(vectors: Vectors) -> Vectors:
 
 
 def _one_over_length(levels: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-    squares = np.square(levels, dtype=np.float64).sum(axis=1)
+    exact = levels if levels.shape[1] * _LEVELS**2 <= _EXACT else levels.astype(np.float64)
+    squares = np.einsum("td,td->t", exact, exact).astype(np.float64)
     scales: npt.NDArray[np.float64] = np.zeros_like(squares)
     np.divide(1.0, np.sqrt(squares), out=scales, where=squares > 0)
     return scales

@@ -45,7 +45,9 @@ def test_free_ports_are_printed_and_answer() -> None:
 
 def _complaint(*arguments: str) -> tuple[int, str]:
     free = ["--http-port", "0", "--grpc-port", "0", "--log-level", "error"]
-    ran = subprocess.run([*SERVE, *free, *arguments], capture_output=True, text=True, check=False)
+    ran = subprocess.run(
+        [*SERVE, *free, *arguments], capture_output=True, text=True, check=False, timeout=60
+    )
     (line,) = ran.stderr.splitlines()
     assert line.startswith("rerank-sidecar: ")
     return ran.returncode, line
@@ -61,7 +63,11 @@ def test_a_taken_port_is_one_clear_line(taken_port: int) -> None:
     ("arguments", "code", "complaint"),
     [
         (["--http-port", "70000"], 2, "http_port: "),
-        (["--max-batch-tokens", "1"], 2, "max_batch_tokens must be at least max_batch_size"),
+        (
+            ["--max-batch-tokens", "1", "--max-batch-size", "2"],
+            2,
+            "max_batch_tokens must be at least max_batch_size",
+        ),
         (["--model", "./no-such-folder"], 1, "no-such-folder does not exist"),
         (["--config", "no-such-file.toml"], 2, "config file no-such-file.toml does not exist"),
     ],
