@@ -16,9 +16,14 @@ def available_cores(cgroup: Path = _CGROUP) -> int:
     from cgroup v2 (`cpu.max`) or v1 (`cpu/cpu.cfs_quota_us`), see
     https://docs.kernel.org/admin-guide/cgroup-v2.html.
     """
-    cores = len(os.sched_getaffinity(0))
+    cores = visible_cores()
     quota = _quota_v2(cgroup) or _quota_v1(cgroup)
     return cores if quota is None else max(1, min(cores, math.floor(quota)))
+
+
+def visible_cores() -> int:
+    """Count the cores that the affinity mask leaves, however little of their time we get."""
+    return len(os.sched_getaffinity(0))
 
 
 def _quota_v2(cgroup: Path) -> float | None:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rerank_sidecar.backends.base import BackendInfo, TokenSequence
+from rerank_sidecar.backends.cores import visible_cores
 from rerank_sidecar.errors import BackendFailed, ModelNotServable
 from rerank_sidecar.models.arithmetic import Arithmetic
 from rerank_sidecar.models.export_check import INPUTS
@@ -161,14 +162,16 @@ def _compile(
     threads_per_worker: int,
     arithmetic: Arithmetic,
 ) -> CompiledModel:
+    threads = workers * threads_per_worker
     options = {
         "PERFORMANCE_HINT": "THROUGHPUT",
         "NUM_STREAMS": str(workers),
-        "INFERENCE_NUM_THREADS": str(workers * threads_per_worker),
+        "INFERENCE_NUM_THREADS": str(threads),
         **arithmetic.options,
         # Unpinned, two workers now and then share a core for many seconds and read at half the
-        # rate. Threads of other programs are still moved out of their way, or given their turn.
-        "ENABLE_CPU_PINNING": "YES",
+        # rate. With cores to spare they are better free: two containers, each with a part of the
+        # machine's time, would both pin to its first cores.
+        "ENABLE_CPU_PINNING": "YES" if threads >= visible_cores() else "NO",
     }
     try:
         return openvino.Core().compile_model(model, "CPU", options)
