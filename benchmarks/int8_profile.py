@@ -35,7 +35,8 @@ class Worker:
 
     def __init__(self, model: ServableModel) -> None:
         options: dict[str, Any] = {"NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": 1}
-        options |= {"PERF_COUNT": True, "INFERENCE_PRECISION_HINT": "f32"}
+        options |= {"PERF_COUNT": True}
+        options |= model.arithmetic.options if model.arithmetic else {}
         options |= {"ENABLE_CPU_PINNING": False}
         compiled = openvino.Core().compile_model(str(model.model_path), "CPU", options)
         self.input_names = [port.get_any_name() for port in compiled.inputs]

@@ -76,6 +76,7 @@ def main(  # noqa: PLR0913, PLR0917
     quick: Annotated[
         bool, typer.Option("--quick", help="See that it works: seconds, one round, no figures.")
     ] = False,
+    rounds: Annotated[int, typer.Option(help="How often each contender takes its turn.")] = 5,
     deadline: Annotated[
         float, typer.Option(help="Seconds that a request past capacity may take.")
     ] = 2.0,
@@ -86,11 +87,11 @@ def main(  # noqa: PLR0913, PLR0917
     if folder is None or not folder.is_dir():
         typer.echo(f"Name the folder that holds {COLLECTION}/ with --data.", err=True)
         raise typer.Exit(2)
-    setup = Setup(model, folder, quick, deadline)
+    setup = Setup(model, folder, quick, deadline, 1 if quick else rounds)
     wanted = only or [row for row in Row if model == "embedded" or row not in EMBEDDED_ONLY]
     tables = [line for row in Row if row in wanted for line in ROWS[row](setup)]
     name = model if model == "embedded" else Path(model).name
-    about = [f"- model: {name}", *machine(PACKAGES)]
+    about = [f"- model: {name}; rounds: {setup.rounds}", *machine(PACKAGES)]
     if quick:
         about.append("- measured with --quick: it shows that the rows work, the figures are noise")
     write([NOTES, *about, "", *tables], output)

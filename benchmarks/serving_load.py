@@ -81,7 +81,7 @@ def _steps(
     found: dict[int, list[Step]] = defaultdict(list)
     capacities = []
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as prober:
-        for seed in range(1 if setup.quick else 3):
+        for seed in range(setup.rounds):
             capacity, steps = asyncio.run(_ladder(setup, server, door, documents, seed, prober))
             capacities.append(capacity)
             for factor, step in steps.items():

@@ -46,11 +46,7 @@ class Setup:
     folder: Path
     quick: bool
     deadline_s: float
-
-    @property
-    def rounds(self) -> int:
-        """How often each contender takes its turn."""
-        return 1 if self.quick else 5
+    rounds: int
 
     def plan(self, seconds: float, timeout_s: float = 60.0) -> Plan:
         """Measure so long after a warm-up of a fifth of it; briefly with --quick."""

@@ -52,13 +52,18 @@ def test_the_variables_that_are_named_are_read(
 def _other_value(name: str, default: object) -> str:
     by_name = {
         "quantize": "none",
+        "engine": "openvino-float32",
         "long_document_policy": "truncate",
         "log_level": "debug",
         "log_format": "json",
-        "workers": "3",
+    }
+    unset_numbers = {"workers", "threads_per_worker"} | {
+        name for name in Settings.model_fields if name.startswith("max_") and default is None
     }
     if isinstance(default, bool):
         return str(not default)
     if isinstance(default, int | float):
         return str(default + 1)
+    if name in unset_numbers:
+        return "3"
     return by_name.get(name, "other")

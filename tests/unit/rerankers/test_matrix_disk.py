@@ -141,7 +141,7 @@ def test_a_folder_that_cannot_be_made_is_gone_without(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").write_text("not a folder")
-    with cache_on(tmp_path / "file" / "folder") as cache:
+    with caplog.at_level(logging.WARNING), cache_on(tmp_path / "file" / "folder") as cache:
         cache.put(key(1), document(1))
         assert cache.find([key(1)]) == [None]
     assert len(caplog.records) == 1
