@@ -19,22 +19,23 @@ from dataclasses import dataclass
 from functools import partial
 
 from rerank_sidecar.engine.ledger import Ledger, Ticket
-from rerank_sidecar.engine.searches import Chunk, Search, Searches
+from rerank_sidecar.engine.searches import NEXT_CHUNK_S, Chunk, Search, Searches
 from rerank_sidecar.errors import DeadlineExceeded, Overloaded
 from rerank_sidecar.settings import Settings
 from rerank_sidecar.telemetry import metrics
 
 # The share of a newcomer's spare time that the work before it may fill. The estimate is wrong by
-# some tenth and the rate sways with the load; a full queue never lets the model idle, so that
+# a tenth or two and the rate sways with the load; a full queue never lets the model idle, so that
 # being careful costs no throughput: tests/unit/engine/test_overload.py plays it. The newcomer's own
 # work is not stretched: an idle server takes whatever fits.
-_FILLED = 0.85
+_FILLED = 0.75
 
 # A score is told when its whole forward pass is done.
 _PASS_S = 0.05
 
 # Estimate and rate are learned from what runs. So that a wrong one cannot refuse everything for
-# ever, an idle server that has admitted nothing for a while tries what it may have overrated.
+# ever, an idle server that has tried nothing for a while tries what it may have overrated; what
+# fits anyway is no trial, so that small requests do not put it off.
 _STALE_S = 10.0
 _OVERRATED = 4.0
 
@@ -68,7 +69,7 @@ class Admission:
         self._clock = clock
         self._ledgers: dict[str, Ledger] = {}
         self._searches = Searches(settings.search_window_s)
-        self._admitted_at = -math.inf
+        self._tried_at = clock()
         metrics.ADMITTED_WORK_SECONDS.set_function(lambda: self.work_s)
 
     @property
@@ -96,8 +97,23 @@ class Admission:
             slack_s = self._judge(ledger, newcomer, 0, now)
             ticket = Ticket(ledger, newcomer.priority, now, slack_s)
         ticket.add(newcomer.tokens)
-        self._admitted_at = now
         return ticket
+
+    def check_more(self, ticket: Ticket, tokens: int, deadline: float) -> None:
+        """Check what a request brings after it was let in, before it is added to its ticket.
+
+        Raises:
+            Overloaded: the request alone could not be answered in time, or the queue is full.
+            DeadlineExceeded: its time is over.
+        """
+        if not self._settings.admission:
+            return
+        ledger, left_s = ticket.ledger, deadline - self._clock()
+        if left_s <= 0:
+            raise DeadlineExceeded("the deadline passed before every document had arrived")
+        _check_own(ledger, ticket.tokens + tokens, left_s, left_s)
+        if ledger.tokens > ticket.tokens:
+            self._check_queue(ledger, tokens)
 
     def _admit_chunk(self, ledger: Ledger, newcomer: Newcomer, chunk: Chunk, now: float) -> Ticket:
         search = self._searches.find_promised(chunk, now)
@@ -111,14 +127,15 @@ class Admission:
         return Ticket(ledger, priority, self._clock(), on_close=leave)
 
     def _begin(self, ledger: Ledger, newcomer: Newcomer, chunk: Chunk, now: float) -> Search:
-        if self._searches.was_refused(chunk, now):
-            raise _refusal("search", "another part of the same search was refused", _LEAST_RETRY_S)
+        left_s = newcomer.deadline - now
+        if self._searches.was_refused(chunk, left_s, now):
+            raise _refusal("search", "another part of the same search was refused", NEXT_CHUNK_S)
         tokens_of_chunk = chunk.tokens_of_full(newcomer.tokens)
         rest = round(self._searches.usual_rest(chunk) * tokens_of_chunk)
         try:
             self._judge(ledger, newcomer, rest, now)
         except Overloaded:
-            self._searches.refuse(chunk, now)
+            self._searches.refuse(chunk, left_s, now)
             raise
         reserved = Ticket(ledger, newcomer.priority, now, takes_turns=False)
         reserved.add(rest)
@@ -139,14 +156,10 @@ class Admission:
             return math.inf
         work_s = newcomer.tokens / ledger.tokens_per_s
         is_idle = not ledger.tokens
-        is_trial = is_idle and now - self._admitted_at > _STALE_S
-        if work_s > left_s * (_OVERRATED if is_trial else 1):
-            raise _refusal(
-                "deadline",
-                f"it would take about {work_s:.3g} s on an idle server and has {left_s:.3g} s; "
-                "give it more time or fewer documents",
-                work_s,
-            )
+        is_trial = is_idle and now - self._tried_at > _STALE_S
+        _check_own(ledger, newcomer.tokens, left_s, left_s * (_OVERRATED if is_trial else 1))
+        if work_s > left_s:
+            self._tried_at = now
         if is_idle:
             return _FILLED * (left_s - work_s)
         self._check_queue(ledger, newcomer.tokens + rest)
@@ -183,6 +196,17 @@ class Admission:
         for ticket, delay_s in overtaken:
             ticket.slack_s -= delay_s
         return slack_s
+
+
+def _check_own(ledger: Ledger, tokens: int, left_s: float, most_s: float) -> None:
+    work_s = tokens / ledger.tokens_per_s
+    if work_s > most_s:
+        raise _refusal(
+            "deadline",
+            f"it would take about {work_s:.3g} s on an idle server and has {left_s:.3g} s; "
+            "give it more time or fewer documents",
+            work_s,
+        )
 
 
 def _refusal(reason: str, why: str, retry_after_s: float) -> Overloaded:

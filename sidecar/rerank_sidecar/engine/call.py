@@ -92,7 +92,7 @@ class Call:
             DeadlineExceeded: the deadline passed before every score was known.
         """
         scoring = asyncio.create_task(self._score(documents))
-        scoring.add_done_callback(lambda _: self._events.put_nowait(None))
+        scoring.add_done_callback(self._on_scored)
         timer = self._at_deadline()
         try:
             while (event := await self._events.get()) is not None:
@@ -103,10 +103,10 @@ class Call:
         finally:
             timer.cancel()
             scoring.cancel()
-            await asyncio.wait([scoring])
-            self._entry.leave()
-            if not scoring.cancelled():
-                scoring.exception()  # taken note of: whoever left early does not want to know
+            try:
+                await asyncio.wait([scoring])
+            finally:  # a second cancellation does not wait, and must not keep the ticket either
+                self._entry.leave()
 
     def summary(self) -> StreamSummary:
         """Give the order and the totals; meaningful once every outcome has been yielded."""
@@ -130,6 +130,11 @@ class Call:
                 timing=timing,
             ),
         )
+
+    def _on_scored(self, scoring: asyncio.Task[None]) -> None:
+        if not scoring.cancelled():
+            scoring.exception()  # taken note of: whoever left early does not want to know
+        self._events.put_nowait(None)
 
     def _at_deadline(self) -> asyncio.TimerHandle:
         late = DeadlineExceeded("the deadline passed before every score was known")
@@ -222,7 +227,7 @@ class Call:
         metrics.REQUEST_SECONDS.labels(model=name).observe(total_s)
         metrics.count_stages(name, timing)
         metrics.DOCUMENTS.labels(model=name).inc(len(self._scores))
-        metrics.TOKENS.labels(model=name).inc(self._meter.tokens)
+        metrics.TOKENS.labels(model=name).inc(self._meter.tokens - self._meter.shared_tokens)
 
 
 async def _chained(

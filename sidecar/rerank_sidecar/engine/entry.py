@@ -15,12 +15,16 @@ from rerank_sidecar.types import Document
 _ESTIMATED_AT_ONCE = 512
 """Documents; an estimate takes some microseconds for each."""
 
+_CHARACTERS_AT_ONCE = 65_536
+"""An estimate may hash the texts, which takes a tenth of a millisecond for so many characters."""
+
 
 class Entry:
     """A request's ticket, once it has one.
 
     A request is judged by the first documents that cost work, which of one message are all of
-    them. What a stream brings later only counts: it was let in.
+    them. What a stream brings later is refused if the stream itself cannot end in time with it or
+    if it would overfill the queue; others' work is no reason any more.
     """
 
     def __init__(
@@ -37,6 +41,7 @@ class Entry:
         self._options = options
         self._is_chunk = is_chunk
         self._ticket: Ticket | None = None
+        self._has_left = False
 
     @property
     def priority(self) -> int:
@@ -53,9 +58,12 @@ class Entry:
         if math.isinf(self._reranker.tokens_per_s):
             return
         tokens = await self._estimate(documents)
+        if self._has_left:
+            return  # nobody would give the ticket back
         if self._ticket is None:
             self._ticket = self._admission.admit(self._newcomer(documents, arrived, tokens))
         else:
+            self._admission.check_more(self._ticket, tokens, self._deadline)
             self._ticket.add(tokens)
 
     def progress(self) -> None:
@@ -64,13 +72,14 @@ class Entry:
             self._ticket.progress(self._options.meter.tokens)
 
     def leave(self) -> None:
-        """Give the ticket back."""
+        """Give the ticket back; there will be no other."""
+        self._has_left = True
         if self._ticket is not None:
             self._ticket.close()
 
     async def _estimate(self, documents: Sequence[Document]) -> int:
         estimate = self._reranker.estimate_tokens
-        if len(documents) <= _ESTIMATED_AT_ONCE:
+        if len(documents) <= _ESTIMATED_AT_ONCE and _characters(documents) <= _CHARACTERS_AT_ONCE:
             return estimate(self._query, documents, self._options)
         return await asyncio.to_thread(estimate, self._query, documents, self._options)
 
@@ -84,3 +93,7 @@ class Entry:
     @property
     def _deadline(self) -> float:
         return math.inf if self._options.deadline is None else self._options.deadline
+
+
+def _characters(documents: Sequence[Document]) -> int:
+    return sum(len(document.text) for document in documents)

@@ -28,6 +28,10 @@ from rerank_sidecar.types import Score, Window
 _DIGEST_BYTES = 16
 """Two of 2^32 documents share a digest with a chance of 2^-65."""
 
+_TABLE_BYTES = 32 + 6 * 28
+"""The most that one score takes of the table and its order: a node, and six places right after the
+table has grown. Charged always, so that no growth drives out many scores at once."""
+
 _HASHED_AT_ONCE = 65_536
 
 _HITS = metrics.CACHE_LOOKUPS.labels(cache="score", result="hit")
@@ -65,14 +69,14 @@ class ScoreKeys:
 class ScoreCache:
     """Scores by key; holds at most so many bytes and forgets those not asked for longest.
 
-    Bytes are those that Python really uses, the table itself included. With `max_bytes` 0 nothing
-    is kept. Belongs to one thread.
+    Bytes are the most that Python uses, the largest share of the table that a score may have
+    included. With `max_bytes` 0 nothing is kept. Belongs to one thread.
     """
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._scores: OrderedDict[bytes, _Packed] = OrderedDict()
-        self._entry_bytes = 0
+        self._size_bytes = 0
         metrics.CACHE_BYTES.labels(cache="score").set_function(lambda: self.size_bytes)
 
     @property
@@ -82,8 +86,8 @@ class ScoreCache:
 
     @property
     def size_bytes(self) -> int:
-        """How much memory the cache takes."""
-        return self._entry_bytes + sys.getsizeof(self._scores)
+        """How much memory the cache takes at most."""
+        return self._size_bytes
 
     def get(self, key: bytes) -> Score | None:
         """Find a score, on the model's own scale."""
@@ -102,14 +106,14 @@ class ScoreCache:
         self._forget(key)
         packed = _pack(outcome)
         self._scores[key] = packed
-        self._entry_bytes += _size(key, packed)
-        while self._scores and self.size_bytes > self._max_bytes:
+        self._size_bytes += _size(key, packed)
+        while self._size_bytes > self._max_bytes:
             self._forget(next(iter(self._scores)))
 
     def _forget(self, key: bytes) -> None:
         packed = self._scores.pop(key, None)
         if packed is not None:
-            self._entry_bytes -= _size(key, packed)
+            self._size_bytes -= _size(key, packed)
 
 
 class KnownScores:
@@ -191,4 +195,4 @@ def _unpack(packed: _Packed) -> Score:
 def _size(key: bytes, packed: _Packed) -> int:
     parts = packed if isinstance(packed, tuple) else ()
     numbers = (part for part in parts if part is not None and not isinstance(part, bool))
-    return sum(map(sys.getsizeof, (key, packed, *numbers)))
+    return _TABLE_BYTES + sum(map(sys.getsizeof, (key, packed, *numbers)))

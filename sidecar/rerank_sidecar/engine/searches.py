@@ -9,6 +9,7 @@ at as many chunks as searches have usually had; the ledger keeps room for those 
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,11 +22,12 @@ FULL_CHUNK = 32
 """Documents of a chunk after which more may come; fewer are a search's last."""
 
 # Chunks of one search are sent within milliseconds, the next one as soon as an answer is there.
-_NEXT_CHUNK_S = 0.25
+NEXT_CHUNK_S = 0.25
 
 # A query that very many ask at once looks like one endless search. So a promise covers a few
-# times the usual number of chunks; the next chunk is judged like a first one.
-_LEAST_PROMISED = 16
+# times the usual number of chunks, and at least a search of 1,000 documents; the next chunk is
+# judged like a first one.
+_LEAST_PROMISED = 32
 _PROMISED_TIMES_USUAL = 4
 
 # 100 documents are four chunks; what is usual here is learned, each search counting for a fifth.
@@ -92,7 +94,7 @@ class Searches:
     def __init__(self, window_s: float) -> None:
         self._window_s = window_s
         self._searches: OrderedDict[bytes, Search] = OrderedDict()
-        self._refused: OrderedDict[bytes, float] = OrderedDict()
+        self._refused: OrderedDict[bytes, tuple[float, float]] = OrderedDict()
         self._quiet: deque[tuple[float, Search]] = deque()
         self._usual = {True: _USUAL_AFTER_FULL, False: _USUAL_AFTER_LAST}
 
@@ -115,6 +117,7 @@ class Searches:
         if before is not None:
             self._end(before)
         search = Search(chunk.is_full, promised, reserved, tokens_of_chunk, now)
+        search.answered = before is not None and before.running > 0 and before.answered
         self._searches[chunk.search] = search
         return search
 
@@ -128,22 +131,26 @@ class Searches:
         if not search.running:
             self._quiet.append((now, search))
 
-    def refuse(self, chunk: Chunk, now: float) -> None:
-        """Note that a search was refused, and is lost with all of its chunks."""
-        self._refused.setdefault(chunk.search, now)
+    def refuse(self, chunk: Chunk, left_s: float, now: float) -> None:
+        """Note that a search with so much time left was refused, and is lost as a whole."""
+        refused_at, longest_s = self._refused.get(chunk.search, (now, left_s))
+        self._refused[chunk.search] = refused_at, max(longest_s, left_s)
 
-    def was_refused(self, chunk: Chunk, now: float) -> bool:
-        """Tell whether another chunk of the search was refused a moment ago."""
-        refused_at = self._refused.get(chunk.search)
-        return refused_at is not None and now - refused_at <= _NEXT_CHUNK_S
+    def was_refused(self, chunk: Chunk, left_s: float, now: float) -> bool:
+        """Tell whether another chunk of the search was refused a moment ago.
+
+        Who asks the same with clearly more time left is somebody else.
+        """
+        refused_at, longest_s = self._refused.get(chunk.search, (-math.inf, 0.0))
+        return now - refused_at <= NEXT_CHUNK_S and left_s <= longest_s + NEXT_CHUNK_S
 
     def settle(self, now: float) -> None:
         """Give up what was reserved for chunks that did not come, and forget what is over."""
-        while self._quiet and now - self._quiet[0][0] > _NEXT_CHUNK_S:
+        while self._quiet and now - self._quiet[0][0] > NEXT_CHUNK_S:
             _, search = self._quiet.popleft()
-            if not search.running and now - search.last_at > _NEXT_CHUNK_S:
+            if not search.running and now - search.last_at > NEXT_CHUNK_S:
                 search.reserved.close()
-        while self._refused and now - next(iter(self._refused.values())) > _NEXT_CHUNK_S:
+        while self._refused and now - next(iter(self._refused.values()))[0] > NEXT_CHUNK_S:
             self._refused.popitem(last=False)
         while self._searches and self._is_over(next(iter(self._searches.values())), now):
             self._end(self._searches.popitem(last=False)[1])

@@ -42,11 +42,13 @@ class RerankerInfo:
 class Meter:
     """What one request has cost so far; filled in by the reranker while it scores.
 
-    `tokens` are those whose forward pass is done. `cache_hits` are scores that were known already;
+    `tokens` are those whose forward pass is done, `shared_tokens` those of them that were read for
+    another request and are counted there. `cache_hits` are scores that were known already;
     `matrix_hits` are documents that were scored from a cached token matrix.
     """
 
     tokens: int = 0
+    shared_tokens: int = 0
     pairs: int = 0
     cache_hits: int = 0
     matrix_hits: int = 0
@@ -91,7 +93,8 @@ class Reranker(Protocol):
     ) -> int:
         """Estimate how many tokens the forward passes of a request read, special ones included.
 
-        Told from the lengths of texts, in microseconds a document, from any thread.
+        Told from the lengths of texts, in microseconds a document, from any thread. A document that
+        needs no forward pass, yet costs time, counts as many tokens as are read in that time.
         """
         ...
 

@@ -27,6 +27,7 @@ class EncodedQuery:
     tokenise_s: float
     queue_s: float
     infer_s: float
+    shared: bool
 
     def count(self, meter: Meter, *, is_first: bool) -> None:
         """Meter the query; its time is told to the request that it was first encoded for."""
@@ -36,6 +37,8 @@ class EncodedQuery:
             meter.tokenise_s += self.tokenise_s
             meter.queue_s = max(meter.queue_s, self.queue_s)
             meter.infer_s += self.infer_s
+        if self.shared or not is_first:
+            meter.shared_tokens += self.tokens
 
 
 class QueryEncoder:
@@ -76,4 +79,5 @@ class QueryEncoder:
             tokenise_s=tokenise_s,
             queue_s=done.queue_s,
             infer_s=done.infer_s,
+            shared=done.shared,
         )

@@ -177,6 +177,7 @@ class DocumentFlow:
         meter = self._options.meter
         meter.pairs += 1
         meter.tokens += len(sequence)
+        meter.shared_tokens += len(sequence) if completion.shared else 0
         meter.queue_s = max(meter.queue_s, completion.queue_s)
         meter.infer_s += completion.infer_s
 

@@ -101,7 +101,7 @@ class LateInteractionReranker:
     ) -> int:
         """Estimate how many tokens the forward passes of a request read, special ones included.
 
-        Documents whose matrices are kept count nothing.
+        Documents whose matrices are kept in memory count a small share of their tokens.
         """
         model, rules = self._documents, self._limits.rules(options, self._info)
         query_tokens = min(model.ratio.tokens(query), self._limits.max_query_tokens)

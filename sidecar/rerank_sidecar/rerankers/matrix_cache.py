@@ -26,10 +26,6 @@ class MatrixStore(Protocol):
         """Give those documents that are there."""
         ...
 
-    def holds(self, keys: Sequence[bytes]) -> set[bytes]:
-        """Tell which documents are there without reading them."""
-        ...
-
     def put(self, key: bytes, document: EncodedDocument) -> None:
         """Store a document soon; does not wait for it."""
         ...
@@ -78,12 +74,9 @@ class TokenMatrixCache:
         return documents
 
     def holds(self, keys: Sequence[bytes]) -> list[bool]:
-        """Tell which documents would be found; neither counts nor uses them."""
+        """Tell which documents are in memory; neither counts, nor uses them, nor asks the store."""
         with self._lock:
-            known = {key for key in keys if key in self._documents}
-        if self._store is not None and len(known) < len(keys):
-            known |= self._store.holds([key for key in keys if key not in known])
-        return [key in known for key in keys]
+            return [key in self._documents for key in keys]
 
     def put(self, key: bytes, document: EncodedDocument) -> None:
         """Keep a document."""

@@ -69,16 +69,6 @@ class DiskMatrices:
                 self._give_up(error)
         return found
 
-    def holds(self, keys: Sequence[bytes]) -> set[bytes]:
-        """Tell which documents are there without reading them."""
-        if self._is_usable:
-            try:
-                with self._environment.begin(db=self._documents, buffers=True) as transaction:
-                    return {key for key in keys if transaction.get(key) is not None}
-            except (self._lmdb.Error, OSError) as error:
-                self._give_up(error)
-        return set()
-
     def put(self, key: bytes, document: EncodedDocument) -> None:
         """Store a document soon, unless too many wait already."""
         if self._is_usable:
@@ -128,7 +118,7 @@ class DiskMatrices:
             if self._is_usable and items:
                 try:
                     self._write(items)
-                except (self._lmdb.Error, OSError) as error:
+                except Exception as error:  # noqa: BLE001 - who else would empty the queue, or end it?
                     self._give_up(error)
 
     def _next_items(self) -> tuple[list[Item], bool]:

@@ -82,6 +82,36 @@ def test_an_idle_server_does_not_believe_an_old_estimate_for_ever() -> None:
     gate.refusal(20_000, 1.0)  # but not as much faster as that
 
 
+def test_small_requests_do_not_keep_an_old_estimate_alive() -> None:
+    gate = Gate()
+    for _ in range(11):
+        gate.refusal(2000, 1.0)
+        gate.now += 1
+        gate.admit(10, 1.0).close()
+    gate.admit(2000, 1.0)
+
+
+def test_what_comes_later_must_fit_the_time_of_its_own_request_and_the_queue() -> None:
+    gate = Gate(max_queue_tokens=1000)
+    stream = gate.admit(500, 3.0)
+    check, deadline = gate.admission.check_more, gate.now + 3.0
+    check(stream, 2500, deadline)  # alone, it is bounded by its deadline only
+    with pytest.raises(Overloaded, match="idle server"):
+        check(stream, 2600, deadline)
+    gate.admit(200, 3.0)
+    check(stream, 300, deadline)
+    with pytest.raises(Overloaded, match="max_queue_tokens"):
+        check(stream, 400, deadline)
+    gate.now += 3
+    with pytest.raises(DeadlineExceeded):
+        check(stream, 1, deadline)
+
+
+def test_off_means_that_what_comes_later_is_let_in_too() -> None:
+    gate = Gate(admission=False, max_queue_tokens=1)
+    gate.admission.check_more(gate.admit(10, 1.0), 10_000, gate.now + 1)
+
+
 def test_work_of_a_lower_priority_does_not_count() -> None:
     gate = Gate()
     gate.admit(5000, 30, priority=-1)
@@ -217,7 +247,7 @@ async def test_a_request_without_a_limit_of_its_own_has_the_usual_one() -> None:
         await engine_over(model, request_timeout_s=0.01).rerank(ask(*"abcdef"))
 
 
-async def test_later_groups_of_a_stream_only_count() -> None:
+async def test_later_groups_of_a_stream_count() -> None:
     model = Model()
     engine = engine_over(model)
     more = asyncio.Event()
@@ -228,7 +258,7 @@ async def test_later_groups_of_a_stream_only_count() -> None:
         more.set()
 
     async def stream() -> int:
-        options = RerankOptions(timeout_s=30)
+        options = RerankOptions(timeout_s=60)
         return len([event async for event in engine.stream("query", options, documents())])
 
     running = asyncio.create_task(stream())

@@ -124,6 +124,25 @@ def test_the_chunks_of_a_refused_search_are_refused_and_a_retry_is_not() -> None
     gate.admit(chunk("search"))
 
 
+def test_a_search_refused_for_its_short_time_does_not_refuse_one_with_more() -> None:
+    gate = Gate()
+    with pytest.raises(Overloaded, match="idle server"):
+        gate.admit(chunk("search"), timeout_s=0.1)
+    with pytest.raises(Overloaded, match="same search") as raised:
+        gate.admit(chunk("search"), timeout_s=0.34)
+    assert raised.value.retry_after_s == pytest.approx(0.25)
+    gate.admit(chunk("search"), timeout_s=4.0)
+
+
+def test_a_search_beyond_its_promise_goes_on_first() -> None:
+    gate = Gate(search_window_s=5)
+    first = gate.admit(chunk("search"), timeout_s=600, tokens=1)
+    first.close()
+    running = [gate.admit(chunk("search"), timeout_s=600, tokens=1) for _ in range(31)]
+    begun_anew = gate.admit(chunk("search"), timeout_s=600, tokens=1)
+    assert begun_anew.priority == running[0].priority == 1
+
+
 def test_a_query_that_all_ask_for_ever_is_refused_like_any_other() -> None:
     gate = Gate()
     gate.admit(chunk("hot"))
@@ -131,7 +150,7 @@ def test_a_query_that_all_ask_for_ever_is_refused_like_any_other() -> None:
     while not gate.refuses(chunk("hot")):
         admitted += 1
         assert admitted < 100
-    assert admitted == 15
+    assert admitted == 31
     assert gate.refuses(chunk("hot"))
 
 

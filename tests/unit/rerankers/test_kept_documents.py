@@ -179,6 +179,8 @@ async def test_requests_at_the_same_time_share_their_query() -> None:
     assert together == [expected] * 4
     assert count_of(encoder.ran, QUERY) == 1
     assert len({each.meter.tokens for each in options}) == 1
+    once = sum(each.meter.tokens - each.meter.shared_tokens for each in options)
+    assert once == sum(map(len, encoder.ran))
 
 
 def count_of(ran: list[TokenSequence], text: str) -> int:
@@ -197,5 +199,7 @@ async def test_the_estimate_is_what_is_read() -> None:
         await outcomes_of(reranker, QUERY, [each.text for each in documents], options=options)
         assert estimate == pytest.approx(options.meter.tokens, rel=0.1)
         of_query = reranker.estimate_tokens(QUERY, [], options)
-        assert reranker.estimate_tokens(QUERY, documents, options) == of_query < 8
+        assert of_query < 8
+        of_kept = reranker.estimate_tokens(QUERY, documents, options) - of_query
+        assert of_kept == pytest.approx(estimate / 32, rel=0.1)  # far less, but not nothing
         assert reranker.tokens_per_s > 0
