@@ -46,7 +46,7 @@ PENDING_TOKENS = Gauge(
     "rerank_sidecar_pending_tokens", "Tokens of the sequences that wait for a forward pass."
 )
 REFUSALS = Counter(
-    "rerank_sidecar_refusals", "Requests refused before they were begun, by reason.", ["reason"]
+    "rerank_sidecar_refusals", "Requests refused by admission, by reason.", ["reason"]
 )
 CACHE_LOOKUPS = Counter(
     "rerank_sidecar_cache_lookups", "Documents looked up, by cache and result.", ["cache", "result"]

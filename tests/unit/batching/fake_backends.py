@@ -88,6 +88,16 @@ class BadSequenceBackend(FakeBackend):
         return arrays
 
 
+class GatedBadSequence(GatedBackend):
+    """Waits as its parent does, and then fails on every batch that holds a bad sequence."""
+
+    def run(self, batch: Sequence[TokenSequence]) -> list[Array]:
+        arrays = super().run(batch)
+        if any(array[0] == BAD for array in arrays):
+            raise ValueError
+        return arrays
+
+
 @asynccontextmanager
 async def running(scheduler: Scheduler) -> AsyncIterator[Scheduler]:
     scheduler.start()

@@ -33,6 +33,7 @@ from tests.unit.batching.fake_backends import (
     BadSequenceBackend,
     FakeBackend,
     GatedBackend,
+    GatedBadSequence,
     running,
     sequence,
     settled,
@@ -86,13 +87,6 @@ async def test_a_failed_pass_is_observed_as_failed() -> None:
 
 
 async def test_what_was_cancelled_is_not_run_alone_after_its_batch_failed() -> None:
-    class GatedBadSequence(GatedBackend):
-        def run(self, batch: Sequence[TokenSequence]) -> list[Array]:
-            arrays = super().run(batch)
-            if any(array[0] == BAD for array in arrays):
-                raise ValueError
-            return arrays
-
     backend = GatedBadSequence()
     async with running(Scheduler(backend, LIMITS, workers=1)) as scheduler:
         good, bad, left = scheduler.submit([sequence(mark) for mark in (1, BAD, 2)], value)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 import weakref
-from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -21,6 +20,7 @@ from tests.unit.batching.fake_backends import (
     BadSequenceBackend,
     FakeBackend,
     GatedBackend,
+    GatedBadSequence,
     running,
     sequence,
     settled,
@@ -198,14 +198,7 @@ async def test_an_earlier_deadline_of_another_makes_it_run_sooner() -> None:
 
 
 async def test_a_failure_is_told_to_all_who_share_it_and_to_nobody_else() -> None:
-    class Gated(GatedBackend):
-        def run(self, batch: Sequence[TokenSequence]) -> list[Array]:
-            arrays = super().run(batch)
-            if any(array[0] == BAD for array in arrays):
-                raise ValueError
-            return arrays
-
-    backend = Gated()
+    backend = GatedBadSequence()
     async with running(Scheduler(backend, LIMITS, workers=1)) as scheduler:
         good, bad, also_bad = scheduler.submit([sequence(n) for n in (1, BAD, BAD)], value)
         await backend.wait_until_busy()
