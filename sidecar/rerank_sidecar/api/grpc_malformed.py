@@ -22,23 +22,36 @@ Handler = Callable[..., Any]
 class RefuseMalformed(grpc.aio.ServerInterceptor):
     """Answers bytes that cannot be parsed with INVALID_ARGUMENT and MALFORMED_BODY."""
 
+    def __init__(self) -> None:
+        self._wrapped: dict[str, Any] = {}
+
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:  # noqa: ANN401 - grpc's own handlers are a named tuple without public fields
-        """Wrap the handler of a call; both kinds that our service has."""
+        """Wrap the handler of a call, once for each method: refusing a call must cost little."""
+        method = handler_call_details.method
+        known = self._wrapped.get(method)
+        if known is not None:
+            return known
         handler = await continuation(handler_call_details)
-        if handler is None or handler.request_deserializer is None:
-            return handler
-        parse = _error_or_message(handler.request_deserializer)
-        if handler.unary_unary is not None:
-            unary = _unary(handler.unary_unary)
-            return handler._replace(request_deserializer=parse, unary_unary=unary)
-        if handler.stream_stream is not None:
-            stream = _stream(handler.stream_stream)
-            return handler._replace(request_deserializer=parse, stream_stream=stream)
+        if handler is not None:  # made-up names are not kept
+            handler = self._wrapped[method] = _wrapped(handler)
         return handler
+
+
+def _wrapped(handler: Any) -> Any:  # noqa: ANN401
+    if handler.request_deserializer is None:
+        return handler
+    parse = _error_or_message(handler.request_deserializer)
+    if handler.unary_unary is not None:
+        unary = _unary(handler.unary_unary)
+        return handler._replace(request_deserializer=parse, unary_unary=unary)
+    if handler.stream_stream is not None:
+        stream = _stream(handler.stream_stream)
+        return handler._replace(request_deserializer=parse, stream_stream=stream)
+    return handler
 
 
 def _error_or_message(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
