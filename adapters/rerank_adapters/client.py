@@ -2,156 +2,223 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from types import TracebackType
-from typing import TYPE_CHECKING, Self, Unpack, cast
+import asyncio
+import os
+import threading
+from collections.abc import AsyncIterable, Iterable, Sequence
+from typing import TYPE_CHECKING, Unpack, cast
 
 import grpc
 
+from rerank_adapters.base import AsyncClient, BlockingClient
+from rerank_adapters.calls import Ask
+from rerank_adapters.channel import DEFAULT_TARGET, ChannelOption, Reach, Target, check_fork
 from rerank_adapters.errors import call_error
-from rerank_adapters.messages import (
-    Document,
-    Model,
-    RerankOptions,
-    RerankResponse,
-    build_request,
-    parse_models,
-    parse_response,
+from rerank_adapters.grpc_streams import cancelled, is_cancelling, received, received_async
+from rerank_adapters.messages import Model, RerankOptions, RerankResponse
+from rerank_adapters.policy import DEFAULT_TIMEOUT_S, ClientOptions, Policy
+from rerank_adapters.streams import (
+    Arriving,
+    AsyncRerankStream,
+    RerankStream,
+    arriving_messages,
+    document_messages,
+    start_message,
 )
+from rerank_adapters.wire import build_request, parse_models, parse_response
 from rerank_sidecar.v1 import rerank_pb2 as pb
 from rerank_sidecar.v1.rerank_pb2_grpc import RerankServiceStub
 
 if TYPE_CHECKING:
-    from rerank_sidecar.v1.rerank_pb2_grpc import RerankServiceAsyncStub
-
-DEFAULT_TARGET = "localhost:50051"
-DEFAULT_TIMEOUT_S = 30.0
-
-# How large a message may be is the server's decision.
-_CHANNEL_OPTIONS = (("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1))
+    from rerank_sidecar.v1.rerank_pb2_grpc import RerankServiceAsyncStub as Stub
 
 
-class RerankClient:
-    """Reranks over one channel, which is opened at the first call and may be shared by threads.
+class RerankClient(BlockingClient):
+    """Reranks over one gRPC channel, opened at the first call; threads may share the client.
 
-    `target` is a gRPC target such as `localhost:50051` or `dns:///rerank:50051`. `timeout_s` is
-    the deadline of every call that does not name its own, in seconds.
+    `target` is a gRPC target such as `localhost:50051` or `dns:///rerank:50051`, or a list of
+    addresses; calls take turns between all addresses that there are. `timeout_s` is the deadline of
+    every call that does not name its own, in seconds. `token` is sent with every call. `tls`
+    encrypts the channel: `grpc.ssl_channel_credentials()` trusts the authorities that gRPC knows,
+    `grpc.ssl_channel_credentials(root_certificates, private_key, certificate_chain)` those in PEM
+    form, and shows a certificate of its own. `server_name` is the name that the server's
+    certificate must have if the target has another. `channel_options` are gRPC's own and go before
+    those that are set here. `ClientOptions` lists the others.
+
+    After a fork the child may use it if the parent had not; gRPC follows a fork in mid-use only
+    with GRPC_ENABLE_FORK_SUPPORT=1 in the environment.
+
+    Raises:
+        TypeError: there is no such option.
+        ValueError: an argument cannot be used; the message names it.
     """
 
-    def __init__(self, target: str = DEFAULT_TARGET, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
-        self._timeout_s = timeout_s
-        self._channel = grpc.insecure_channel(target, _CHANNEL_OPTIONS)
-        self._stub = RerankServiceStub(self._channel)
+    def __init__(  # noqa: PLR0913 - each is a choice of its own
+        self,
+        target: Target = DEFAULT_TARGET,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        *,
+        token: str | None = None,
+        tls: grpc.ChannelCredentials | None = None,
+        server_name: str | None = None,
+        channel_options: Sequence[ChannelOption] = (),
+        **options: Unpack[ClientOptions],
+    ) -> None:
+        super().__init__(Policy(timeout_s, **options))
+        self._reach = Reach.of(
+            target,
+            token=token,
+            tls=tls,
+            server_name=server_name,
+            max_attempts=self._policy.max_attempts,
+            channel_options=channel_options,
+        )
+        self._lock = threading.Lock()
+        self._opened: dict[int, tuple[grpc.Channel, RerankServiceStub]] = {}  # by process
+        self._is_closed = False
 
-    def rerank(
+    def rerank_stream(
         self,
         query: str,
-        documents: Iterable[str | Document],
+        documents: Iterable[Arriving],
         *,
         timeout_s: float | None = None,
         **options: Unpack[RerankOptions],
-    ) -> RerankResponse:
-        """Score documents against a query, best first; `RerankOptions` lists the options.
+    ) -> RerankStream:
+        """Score documents as they arrive; give an iterator over results as they become known.
+
+        The call begins with the first result that is asked for. `documents` is read in a thread of
+        its own. Failures are raised by the iterator, whatever `on_error` says.
 
         Raises:
-            RerankCallError: the server refused or failed, was not reached, or took too long.
             TypeError: an argument is unknown or of the wrong type.
             ValueError: an option has a value that the contract does not know.
         """
-        request = build_request(query, documents, options)
-        try:
-            return parse_response(self._stub.Rerank(request, timeout=self._limit(timeout_s)))
-        except grpc.RpcError as error:
-            raise call_error(error) from error
-
-    def models(self, *, timeout_s: float | None = None) -> tuple[Model, ...]:
-        """List the models that the server can answer with, the default first.
-
-        Raises:
-            RerankCallError: the server is not ready, was not reached, or took too long.
-        """
-        request = pb.ListModelsRequest()
-        try:
-            return parse_models(self._stub.ListModels(request, timeout=self._limit(timeout_s)))
-        except grpc.RpcError as error:
-            raise call_error(error) from error
+        start, until = start_message(query, options), self._policy.until(timeout_s)
+        messages = document_messages(documents)
+        return RerankStream(received(self._stub, start, messages, until, self._reach.metadata))
 
     def close(self) -> None:
         """Close the channel and end the calls that still run on it."""
-        self._channel.close()
+        with self._lock:
+            self._is_closed = True
+            opened = self._opened.pop(os.getpid(), None)
+        if opened is not None:
+            opened[0].close()
 
-    def __enter__(self) -> Self:
-        return self
+    def _ask(self, ask: Ask) -> RerankResponse:
+        request = build_request(ask.query, ask.documents, ask.options)
+        stub, metadata = self._stub(), self._reach.metadata
+        try:
+            return parse_response(stub.Rerank(request, timeout=ask.timeout_s, metadata=metadata))
+        except grpc.RpcError as error:
+            raise call_error(error) from error
 
-    def __exit__(
+    def _list(self, timeout_s: float) -> tuple[Model, ...]:
+        request, stub, metadata = pb.ListModelsRequest(), self._stub(), self._reach.metadata
+        try:
+            return parse_models(stub.ListModels(request, timeout=timeout_s, metadata=metadata))
+        except grpc.RpcError as error:
+            raise call_error(error) from error
+
+    def _stub(self) -> RerankServiceStub:
+        process = os.getpid()
+        with self._lock:
+            if self._is_closed:
+                raise RuntimeError("the client is closed")
+            if process not in self._opened:
+                check_fork(self._opened)
+                channel = self._reach.open()
+                self._opened[process] = (channel, RerankServiceStub(channel))
+            return self._opened[process][1]
+
+
+class AsyncRerankClient(AsyncClient):
+    """The same for asyncio; it has a channel for each event loop that it is used from."""
+
+    def __init__(  # noqa: PLR0913 - each is a choice of its own
         self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
+        target: Target = DEFAULT_TARGET,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        *,
+        token: str | None = None,
+        tls: grpc.ChannelCredentials | None = None,
+        server_name: str | None = None,
+        channel_options: Sequence[ChannelOption] = (),
+        **options: Unpack[ClientOptions],
     ) -> None:
-        self.close()
+        super().__init__(Policy(timeout_s, **options))
+        self._reach = Reach.of(
+            target,
+            token=token,
+            tls=tls,
+            server_name=server_name,
+            max_attempts=self._policy.max_attempts,
+            channel_options=channel_options,
+        )
+        self._opened: dict[asyncio.AbstractEventLoop, tuple[grpc.aio.Channel, Stub]] = {}
+        self._process = os.getpid()
+        self._is_closed = False
 
-    def _limit(self, timeout_s: float | None) -> float:
-        return self._timeout_s if timeout_s is None else timeout_s
-
-
-class AsyncRerankClient:
-    """The same for asyncio; its channel belongs to the event loop of its first call."""
-
-    def __init__(self, target: str = DEFAULT_TARGET, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
-        self._target = target
-        self._timeout_s = timeout_s
-        self._channel: grpc.aio.Channel | None = None
-
-    async def rerank(
+    def rerank_stream(
         self,
         query: str,
-        documents: Iterable[str | Document],
+        documents: Iterable[Arriving] | AsyncIterable[Arriving],
         *,
         timeout_s: float | None = None,
         **options: Unpack[RerankOptions],
-    ) -> RerankResponse:
-        """Score documents against a query, best first; takes and raises what `RerankClient` does.
+    ) -> AsyncRerankStream:
+        """Score documents as they arrive, as `RerankClient` does; they may come asynchronously.
 
-        Cancelling it cancels the work on the server.
+        An iterable that is not asynchronous is read on the event loop and must not block it.
         """
-        request = build_request(query, documents, options)
-        try:
-            call = self._stub().Rerank(request, timeout=self._limit(timeout_s))
-            return parse_response(await call)
-        except grpc.RpcError as error:
-            raise call_error(error) from error
-
-    async def models(self, *, timeout_s: float | None = None) -> tuple[Model, ...]:
-        """List the models that the server can answer with, as `RerankClient` does."""
-        request = pb.ListModelsRequest()
-        try:
-            call = self._stub().ListModels(request, timeout=self._limit(timeout_s))
-            return parse_models(await call)
-        except grpc.RpcError as error:
-            raise call_error(error) from error
+        start, until = start_message(query, options), self._policy.until(timeout_s)
+        messages = arriving_messages(documents)
+        return AsyncRerankStream(
+            received_async(self._stub, start, messages, until, self._reach.metadata)
+        )
 
     async def close(self) -> None:
         """Close the channel and end the calls that still run on it."""
-        if self._channel is not None:
-            await self._channel.close()
+        self._is_closed = True
+        opened = self._opened.pop(asyncio.get_running_loop(), None)
+        self._opened.clear()  # channels of other loops close when they are forgotten
+        if opened is not None:
+            await opened[0].close()
 
-    async def __aenter__(self) -> Self:
-        return self
+    async def _ask(self, ask: Ask) -> RerankResponse:
+        request = build_request(ask.query, ask.documents, ask.options)
+        stub, metadata = self._stub(), self._reach.metadata
+        try:
+            call = stub.Rerank(request, timeout=ask.timeout_s, metadata=metadata)
+            return parse_response(await call)
+        except grpc.RpcError as error:
+            raise call_error(error) from error
+        except asyncio.CancelledError:
+            if is_cancelling():
+                raise
+            raise cancelled() from None
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.close()
+    async def _list(self, timeout_s: float) -> tuple[Model, ...]:
+        request, stub, metadata = pb.ListModelsRequest(), self._stub(), self._reach.metadata
+        try:
+            return parse_models(
+                await stub.ListModels(request, timeout=timeout_s, metadata=metadata)
+            )
+        except grpc.RpcError as error:
+            raise call_error(error) from error
 
-    def _stub(self) -> RerankServiceAsyncStub:
-        # Made late: an application may build its client before its event loop runs.
-        if self._channel is None:
-            self._channel = grpc.aio.insecure_channel(self._target, _CHANNEL_OPTIONS)
-        return cast("RerankServiceAsyncStub", RerankServiceStub(self._channel))
-
-    def _limit(self, timeout_s: float | None) -> float:
-        return self._timeout_s if timeout_s is None else timeout_s
+    def _stub(self) -> Stub:
+        # Made late: an application may build its client before its event loop runs, or run several.
+        loop = asyncio.get_running_loop()
+        if self._is_closed:
+            raise RuntimeError("the client is closed")
+        if self._process != os.getpid():
+            check_fork(self._opened)
+            self._process, self._opened = os.getpid(), {}
+        if loop not in self._opened:
+            for ended in [each for each in self._opened if each.is_closed()]:
+                del self._opened[ended]
+            channel = self._reach.open_async()
+            self._opened[loop] = (channel, cast("Stub", RerankServiceStub(channel)))
+        return self._opened[loop][1]

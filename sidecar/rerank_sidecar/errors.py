@@ -8,6 +8,7 @@
     │   │   └── BodyTooLarge         the whole body is over the limit
     │   ├── ModelNotFound            no model of that name is served
     │   ├── NotSupportedByModel      the model cannot do what the request asks
+    │   ├── Unauthenticated          the door wants a token, and this is none or the wrong one
     │   └── RouteNotFound            no door at that path, or not with that method
     ├── CallEnded                    nobody's fault: the caller's time is over
     │   ├── DeadlineExceeded         the deadline passed before the score was known
@@ -81,6 +82,10 @@ class ModelNotFound(RequestError):
 
 class NotSupportedByModel(RequestError):
     """The model that was asked for cannot do what the request asks."""
+
+
+class Unauthenticated(RequestError):
+    """The door takes requests with a valid token only, and this one has none."""
 
 
 class RouteNotFound(RequestError):
@@ -181,6 +186,7 @@ ERROR_TABLE: Mapping[type[RerankError], ErrorRow] = MappingProxyType(
         BodyTooLarge: ErrorRow("BODY_TOO_LARGE", "RESOURCE_EXHAUSTED", 413),
         ModelNotFound: ErrorRow("MODEL_NOT_FOUND", "NOT_FOUND", 404),
         NotSupportedByModel: ErrorRow("NOT_SUPPORTED_BY_MODEL", "FAILED_PRECONDITION", 422),
+        Unauthenticated: ErrorRow("UNAUTHENTICATED", "UNAUTHENTICATED", 401),
         RouteNotFound: ErrorRow("ROUTE_NOT_FOUND", "UNIMPLEMENTED", 404),
         DeadlineExceeded: ErrorRow("DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED", 504, True),
         Cancelled: ErrorRow("CANCELLED", "CANCELLED", 499),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import AsyncExitStack, ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, TypeVar, assert_never
 
@@ -20,10 +21,12 @@ from rerank_sidecar.backends.openvino import OpenVinoBackend
 from rerank_sidecar.batching.planner import BatchLimits
 from rerank_sidecar.batching.scheduler import ForwardPass, Scheduler
 from rerank_sidecar.batching.tokenization import TextTokenizer
-from rerank_sidecar.engine.registry import Registry
+from rerank_sidecar.engine.instance import LoadedModel
 from rerank_sidecar.errors import ModelNotServable, RerankError
+from rerank_sidecar.model_settings import ModelTable
 from rerank_sidecar.models.arithmetic import builtin_arithmetic
 from rerank_sidecar.models.cpu import read_cpu
+from rerank_sidecar.models.resolve import resolve_model
 from rerank_sidecar.models.servable import Activation, ModelFamily, ServableModel
 from rerank_sidecar.rerankers.base import IndexedDocuments, Reranker, RerankerInfo, ScoreOptions
 from rerank_sidecar.rerankers.cross_encoder import CrossEncoderConfig, CrossEncoderReranker
@@ -50,46 +53,105 @@ _EMBEDDED_PATIENCE_S = 1.2
 _PATIENCE_S = 10.0
 
 
-@asynccontextmanager
-async def load_rerankers(model: ServableModel, settings: Settings) -> AsyncIterator[Registry]:
-    """Give the rerankers of a server, warmed up: the model's own and the lexical one beside it.
+@contextmanager
+def model_loader(settings: Settings) -> Iterator[ModelLoader]:
+    """Give what loads the models of a server, which have to be closed before the context is left.
 
-    Leaving the context ends the worker threads and frees the model.
-
-    Raises:
-        ModelNotServable: the runtime cannot compile the model.
+    They share the threads that tokenise, the cache of encoded documents and the cores.
     """
-    lexical = LexicalReranker()
-    if model.family is ModelFamily.LEXICAL:
-        yield Registry([lexical], any_script=lexical)
-        return
-    backend, shape = await asyncio.to_thread(_backend, model, settings)
-    scheduler = Scheduler(
-        backend,
-        _limits(settings, backend.info, shape),
-        workers=backend.info.parallel_runs,
-        tokens_per_s=shape.tokens_per_s,
-        on_forward_pass=_count_forward_pass,
-    )
-    metrics.PENDING_SEQUENCES.set_function(lambda: scheduler.pending_count)
-    metrics.PENDING_TOKENS.set_function(lambda: scheduler.pending_tokens)
-    scheduler.start()
-    try:
+    with ExitStack() as stack:
+        # Numpy multiplies in threads of ours; its own would fight with them for the cores.
+        stack.enter_context(threadpool_limits(1, user_api="blas"))
         # Texts being tokenised take many times their size, so no more at once than there are cores.
-        with (
-            # Numpy multiplies in threads of ours; its own would fight with them for the cores.
-            threadpool_limits(1, user_api="blas"),
-            _matrix_cache(model, settings) as cache,
-            ThreadPoolExecutor(available_cores(), thread_name_prefix="tokenise") as executor,
-        ):
-            reranker = await asyncio.to_thread(
-                _reranker, model, backend.info, scheduler, settings, executor, cache
-            )
-            await _warm_up(reranker)
-            yield Registry([reranker, lexical], any_script=lexical)
-    finally:
-        await scheduler.close()
-        backend.close()
+        executor = ThreadPoolExecutor(available_cores(), thread_name_prefix="tokenise")
+        yield ModelLoader(settings, stack.enter_context(executor), stack)
+
+
+class ModelLoader:
+    """Makes models ready to answer, from their files to a reranker that has warmed up."""
+
+    def __init__(self, settings: Settings, executor: Executor, stack: ExitStack) -> None:
+        self._settings = settings
+        self._executor = executor
+        self._stack = stack
+        self._measuring = asyncio.Lock()
+        self._cache: TokenMatrixCache | None = None
+
+    async def load(self, table: ModelTable, settings: Settings) -> LoadedModel:
+        """Load a model under its table's name; `settings` are those that hold for it.
+
+        Raises:
+            StartupError: its files cannot be had, or cannot be run.
+            ServerFault: it fails on the first texts that it is given.
+        """
+        model = replace(await asyncio.to_thread(resolve_model, settings), name=table.name)
+        async with AsyncExitStack() as stack:
+            if model.family is ModelFamily.LEXICAL:
+                reranker: Reranker = LexicalReranker(model.name)
+            else:
+                reranker = await self._run(model, settings, stack)
+            close = stack.pop_all().aclose
+        return LoadedModel(reranker, close)
+
+    async def _run(
+        self, model: ServableModel, settings: Settings, stack: AsyncExitStack
+    ) -> Reranker:
+        async with self._measuring:  # two at once would find each other's half of the machine
+            backend, shape = await asyncio.to_thread(_backend, model, settings)
+        stack.callback(backend.close)
+        scheduler = Scheduler(
+            backend,
+            _limits(settings, backend.info, shape),
+            workers=backend.info.parallel_runs,
+            tokens_per_s=shape.tokens_per_s,
+            on_forward_pass=_count_forward_pass,
+        )
+        scheduler.start()
+        stack.push_async_callback(scheduler.close)
+        is_encoder = model.family is ModelFamily.LATE_INTERACTION
+        cache = self._matrix_cache() if is_encoder else None
+        parts = _Parts(model, backend.info, scheduler, self._executor, cache)
+        reranker = await asyncio.to_thread(_reranker, parts, settings)
+        await _warm_up(reranker)
+        stack.callback(_watch(model.name, scheduler))
+        return reranker
+
+    def _matrix_cache(self) -> TokenMatrixCache | None:
+        """Give the one cache of encoded documents, or None if there is nowhere to keep any.
+
+        Keys name the model, so all of them share its bytes, and who is asked more gets more.
+        """
+        folder, max_bytes = (
+            self._settings.token_matrix_cache_dir,
+            self._settings.token_matrix_cache_bytes,
+        )
+        if self._cache is None and (max_bytes or folder):
+            store = None
+            if folder is not None:
+                store = DiskMatrices(folder, self._settings.token_matrix_disk_bytes)
+            self._cache = TokenMatrixCache(max_bytes, store)
+            self._stack.callback(self._cache.close)
+        return self._cache
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What a reranker is put together from."""
+
+    model: ServableModel
+    backend: BackendInfo
+    scheduler: Scheduler
+    executor: Executor
+    cache: TokenMatrixCache | None
+
+
+def _watch(name: str, scheduler: Scheduler) -> Callable[[], None]:
+    return metrics.watch_model(
+        name,
+        tokens_per_s=lambda: scheduler.tokens_per_s,
+        pending_sequences=lambda: scheduler.pending_count,
+        pending_tokens=lambda: scheduler.pending_tokens,
+    )
 
 
 def _backend(model: ServableModel, settings: Settings) -> tuple[Backend, MeasuredShape]:
@@ -150,26 +212,20 @@ def _version(model: ServableModel, backend: BackendInfo) -> str:
     return model.version if is_usual else f"{model.version}-{backend.precision}"
 
 
-def _reranker(  # noqa: PLR0913, PLR0917 - the parts that it is put together from
-    model: ServableModel,
-    backend: BackendInfo,
-    scheduler: Scheduler,
-    settings: Settings,
-    executor: Executor,
-    cache: TokenMatrixCache | None,
-) -> Reranker:
+def _reranker(parts: _Parts, settings: Settings) -> Reranker:
+    model, scheduler, executor = parts.model, parts.scheduler, parts.executor
     tokenizer = TextTokenizer.from_file(_present(model.tokenizer_path, "tokenizer"))
     limits = WindowLimits(
         _present(model.max_tokens, "length"),
         overlap_tokens=model.overlap_tokens,
         max_windows=settings.max_windows,
     )
-    info = _info(model, backend)
+    info = _info(model, parts.backend, settings)
     match model.family:
         case ModelFamily.LATE_INTERACTION:
             late_interaction = _late_interaction(limits, _present(model.manifest, "manifest"))
             return LateInteractionReranker(
-                info, tokenizer, scheduler, late_interaction, executor, cache=cache
+                info, tokenizer, scheduler, late_interaction, executor, cache=parts.cache
             )
         case ModelFamily.CROSS_ENCODER:
             activation = _present(model.activation, "activation")
@@ -179,20 +235,6 @@ def _reranker(  # noqa: PLR0913, PLR0917 - the parts that it is put together fro
             raise ValueError("the lexical model has no backend")
         case _:
             assert_never(model.family)
-
-
-@contextmanager
-def _matrix_cache(model: ServableModel, settings: Settings) -> Iterator[TokenMatrixCache | None]:
-    """Give the cache of encoded documents, or None if there is nothing to keep or nowhere to."""
-    folder, max_bytes = settings.token_matrix_cache_dir, settings.token_matrix_cache_bytes
-    if model.family is not ModelFamily.LATE_INTERACTION or not (max_bytes or folder):
-        yield None
-        return
-    store = None
-    if folder is not None:
-        store = DiskMatrices(folder, settings.token_matrix_disk_bytes)
-    with closing(TokenMatrixCache(max_bytes, store)) as cache:
-        yield cache
 
 
 def _late_interaction(limits: WindowLimits, manifest: Mapping[str, Any]) -> LateInteractionConfig:
@@ -210,7 +252,7 @@ def _present(value: T | None, what: str) -> T:
     return value
 
 
-def _info(model: ServableModel, backend: BackendInfo) -> RerankerInfo:
+def _info(model: ServableModel, backend: BackendInfo, settings: Settings) -> RerankerInfo:
     is_cross_encoder = model.family is ModelFamily.CROSS_ENCODER
     return RerankerInfo(
         name=model.name,
@@ -224,6 +266,7 @@ def _info(model: ServableModel, backend: BackendInfo) -> RerankerInfo:
             LongDocumentPolicy.TRUNCATE if is_cross_encoder else LongDocumentPolicy.CHUNK
         ),
         scripts=None if is_cross_encoder else frozenset({"Latin"}),
+        max_windows=settings.max_windows,
     )
 
 

@@ -28,19 +28,28 @@ class ScoreScale:
     """How one kind of score behaves.
 
     `to_unit(score, documents)` maps a score into [0, 1]; only RANK looks at the number of
-    documents. `floor` is what a door that must answer a number gives a document that failed
-    alone: no scored document lies below it. `rule` is the mapping in words, for the docs.
+    documents. `to_logit(score)` gives the logit that a probability was made of, always finite, and
+    leaves every other kind alone: a rank stays one, lower being better. `floor` is what a door that
+    must answer a number gives a document that failed alone: no scored document lies below it.
+    `rule` is the mapping into [0, 1] in words, for the docs.
     """
 
     to_unit: Callable[[float, int], float]
     floor: float
     rule: str
+    to_logit: Callable[[float], float] = lambda x: x
 
 
 def _logistic(x: float) -> float:
     if x >= 0:
         return 1.0 / (1.0 + math.exp(-x))
     return math.exp(x) / (1.0 + math.exp(x))
+
+
+def _logit(p: float) -> float:
+    # Of 0 and 1, which have none, that of the next number is given: -744.4 and 36.7.
+    p = min(max(p, math.ulp(0.0)), math.nextafter(1.0, 0.0))
+    return math.log(p) - math.log1p(-p)
 
 
 def _half_shifted(x: float) -> float:
@@ -52,7 +61,7 @@ SCORE_SCALES: Mapping[ScoreKind, ScoreScale] = MappingProxyType(
         ScoreKind.RAW_LOGIT: ScoreScale(
             lambda x, _n: _logistic(max(-700.0, x)), -1e4, "1 / (1 + exp(-x))"
         ),
-        ScoreKind.PROBABILITY: ScoreScale(lambda x, _n: x, 0.0, "x"),
+        ScoreKind.PROBABILITY: ScoreScale(lambda x, _n: x, 0.0, "x", _logit),
         ScoreKind.MAXSIM: ScoreScale(
             lambda x, _n: _half_shifted(x), -1.0, "clamp((x + 1) / 2, 0, 1)"
         ),
@@ -76,6 +85,11 @@ def to_unit(kind: ScoreKind, score: float, document_count: int) -> float:
     `document_count` is the number of documents of the request, used by RANK alone.
     """
     return SCORE_SCALES[kind].to_unit(score, document_count)
+
+
+def to_logit(kind: ScoreKind, score: float) -> float:
+    """Give the logit that a probability was made of; a score of any other kind as it is."""
+    return SCORE_SCALES[kind].to_logit(score)
 
 
 def floor(kind: ScoreKind) -> float:

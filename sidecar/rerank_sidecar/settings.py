@@ -8,36 +8,46 @@ from __future__ import annotations
 from enum import StrEnum
 from pathlib import Path
 from tomllib import TOMLDecodeError
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import AliasChoices, Field, ValidationError, model_validator
+from pydantic import (
+    AliasChoices,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
 
+from rerank_sidecar.access_settings import AccessSettings
 from rerank_sidecar.errors import InvalidSetting
-from rerank_sidecar.types import LongDocumentPolicy
+from rerank_sidecar.model_settings import (
+    OF_A_TABLE,
+    EngineChoice,
+    ModelSettings,
+    ModelTable,
+    Quantization,
+    split_list,
+)
+
+__all__ = [
+    "ENV_PREFIX",
+    "EngineChoice",
+    "LogFormat",
+    "LogLevel",
+    "Quantization",
+    "Settings",
+    "read_settings",
+]
 
 ENV_PREFIX = "RERANK_SIDECAR_"
-
-
-class Quantization(StrEnum):
-    """How the weights of a model are stored and multiplied on the CPU."""
-
-    INT8 = "int8"
-    NONE = "none"
-
-
-class EngineChoice(StrEnum):
-    """Which kernels run the forward passes; see docs/performance.md."""
-
-    AUTO = "auto"
-    OPENVINO_INT8 = "openvino-int8"
-    OPENVINO_BF16 = "openvino-bf16"
-    OPENVINO_FLOAT32 = "openvino-float32"
 
 
 class LogLevel(StrEnum):
@@ -60,8 +70,8 @@ def _cache_dir() -> Path:
     return Path("~/.cache/rerank-sidecar").expanduser()
 
 
-class Settings(BaseSettings):
-    """What the server does; every field can be set by file, environment or command line."""
+class Settings(ModelSettings, AccessSettings):
+    """What the server does, as file, environment and command line say it together."""
 
     model_config = SettingsConfigDict(
         env_prefix=ENV_PREFIX,
@@ -69,27 +79,9 @@ class Settings(BaseSettings):
         extra="forbid",
         populate_by_name=True,
         env_ignore_empty=True,
+        hide_input_in_errors=True,  # tokens are input, too
     )
 
-    model: str = Field(
-        "embedded",
-        min_length=1,
-        description="What to serve: `embedded`, `lexical`, a folder, or a Hugging Face model id.",
-    )
-    quantize: Quantization = Field(
-        Quantization.INT8,
-        description="`int8` (smaller, and faster on a CPU) or `none` (exact) for a model that is "
-        "converted here. The embedded model is int8 already.",
-    )
-    engine: EngineChoice = Field(
-        EngineChoice.AUTO,
-        description="Which kernels run the model. `auto` times those that keep what `quantize` "
-        "promises on this CPU and takes the fastest.",
-    )
-    revision: str | None = Field(None, description="Branch, tag or commit of a hub model.")
-    trust_remote_code: bool = Field(
-        False, description="Run Python code that comes with a hub model. Only for models you trust."
-    )
     offline: bool = Field(False, description="Never ask the model hub; use what is on disk.")
     cache_dir: Path = Field(
         default_factory=_cache_dir, description="Where converted models are kept."
@@ -110,23 +102,8 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices(f"{ENV_PREFIX}CUDA_CORE", "CUDA_CORE"),
         description="Which GPU. Also read from `CUDA_CORE`, as the stock container does.",
     )
-    max_documents: int = Field(10_000, ge=1, description="Documents that one request may carry.")
-    max_document_bytes: int = Field(
-        1_048_576,
-        ge=1,
-        description="UTF-8 bytes of one document; a longer one fails alone.",
-    )
-    max_query_bytes: int = Field(65_536, ge=1, description="UTF-8 bytes of a query.")
     max_body_bytes: int = Field(
         67_108_864, ge=1, description="Bytes of one HTTP body or gRPC message."
-    )
-    long_document_policy: LongDocumentPolicy | None = Field(
-        None,
-        description="What happens to long documents when the request does not say: `chunk` or "
-        "`truncate`. Unset: the model's own default.",
-    )
-    max_windows: int = Field(
-        16, ge=1, description="Windows of one document that are scored under `chunk`."
     )
     workers: int | None = Field(
         None, ge=1, description="Forward passes that run at once. Unset: as measured at the start."
@@ -160,8 +137,8 @@ class Settings(BaseSettings):
     max_queue_tokens: int | None = Field(
         None,
         ge=1,
-        description="Tokens of all requests that are being answered. Unset: as many as the model "
-        "reads in `request_timeout_s`, as measured.",
+        description="Tokens of all requests that a model is answering. Unset: as many as it reads "
+        "in `request_timeout_s`, as measured.",
     )
     search_window_s: float = Field(
         5.0,
@@ -183,6 +160,19 @@ class Settings(BaseSettings):
     token_matrix_disk_bytes: int = Field(
         4_294_967_296, ge=1, description="Most bytes of encoded documents in that folder."
     )
+    disabled_doors: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Dialects that are not served, such as `pinecone`; see docs/doors.md."
+    )
+    pinned_paths: Annotated[dict[str, str], NoDecode] = Field(
+        default_factory=dict,
+        description="Bare paths on which one dialect is spoken and nothing is guessed, such as "
+        "`/rerank=weaviate`; a table in the file.",
+    )
+    admin: bool = Field(
+        False,
+        description="Serve AdminService over gRPC, which loads and unloads models; see "
+        "docs/models.md.",
+    )
     keep_alive_timeout_s: int = Field(
         120,
         ge=1,
@@ -195,12 +185,50 @@ class Settings(BaseSettings):
     log_level: LogLevel = Field(LogLevel.INFO, description="Least level that is logged.")
     log_format: LogFormat = Field(LogFormat.TEXT, description="`text` or `json`, one line each.")
 
+    _sources: tuple[Path | None, dict[str, Any]] = PrivateAttr((None, {}))
+
+    @field_validator("disabled_doors", mode="before")
+    @classmethod
+    def _split_doors(cls, given: Any) -> Any:  # noqa: ANN401
+        return split_list(given)
+
+    @field_validator("pinned_paths", mode="before")
+    @classmethod
+    def _split_paths(cls, given: Any) -> Any:  # noqa: ANN401
+        items = split_list(given)
+        if not isinstance(items, list):
+            return given
+        pairs = [each.partition("=") for each in items]
+        if not all(equals for _, equals, _ in pairs):
+            raise ValueError("must be PATH=DIALECT")
+        return {path.strip(): dialect.strip() for path, _, dialect in pairs}
+
     @model_validator(mode="after")
     def _batch_holds_a_sequence(self) -> Settings:
         tokens, size = self.max_batch_tokens, self.max_batch_size
         if tokens is not None and size is not None and tokens < size:
             raise ValueError("max_batch_tokens must be at least max_batch_size")
         return self
+
+    def of_model(self, table: ModelTable) -> Settings:
+        """Give the settings that hold for one model: its table's own over all others."""
+        own = {name: getattr(table, name) for name in OF_A_TABLE}
+        given = {name: value for name, value in own.items() if value is not None}
+        return self.model_copy(update={"model": table.source, "models": (), **given})
+
+    def read_again(self) -> Settings:
+        """Read the same command line, environment and file once more.
+
+        Raises:
+            InvalidSetting: the file cannot be read, or a value is wrong.
+        """
+        config_file, command_line = self._sources
+        return read_settings(config_file, **command_line)
+
+    @property
+    def config_file(self) -> Path | None:
+        """Give the file that was read, if there was one."""
+        return self._sources[0]
 
     @classmethod
     def settings_customise_sources(
@@ -225,11 +253,13 @@ def read_settings(config_file: Path | None = None, **command_line: Any) -> Setti
     """
     given = {name: value for name, value in command_line.items() if value is not None}
     try:
-        return _settings_class(config_file)(**given)
+        settings = _settings_class(config_file)(**given)
     except ValidationError as error:
         raise InvalidSetting(_explain(error)) from error
     except (TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise InvalidSetting(f"config file {config_file} cannot be read: {error}") from error
+    settings._sources = (config_file, given)
+    return settings
 
 
 def _settings_class(config_file: Path | None) -> type[Settings]:
@@ -246,7 +276,11 @@ def _settings_class(config_file: Path | None) -> type[Settings]:
 
 def _explain(error: ValidationError) -> str:
     problems = (
-        f"{'.'.join(str(part) for part in problem['loc']) or 'settings'}: {problem['msg']}"
+        ": ".join(filter(None, (".".join(map(str, problem["loc"])), _reason(problem["msg"]))))
         for problem in error.errors()
     )
     return "; ".join(problems)
+
+
+def _reason(message: str) -> str:
+    return message.removeprefix("Value error, ")

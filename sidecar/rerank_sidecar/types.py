@@ -10,10 +10,14 @@ from rerank_sidecar.score_kinds import ScoreKind
 
 
 class LongDocumentPolicy(StrEnum):
-    """What happens to a document that is longer than the model reads at once."""
+    """What happens to a document that is longer than the model reads at once.
+
+    Under REJECT it fails alone, with LimitExceeded.
+    """
 
     CHUNK = "chunk"
     TRUNCATE = "truncate"
+    REJECT = "reject"
 
 
 class TruncationSide(StrEnum):
@@ -24,10 +28,16 @@ class TruncationSide(StrEnum):
 
 
 class Normalization(StrEnum):
-    """The scale of returned scores: the model's own, or [0, 1]."""
+    """The scale of returned scores.
+
+    NONE is the model's own, UNIT is [0, 1]. LOGIT is the model's own but for probabilities, which
+    are turned back into the logit that they were made of. A rank is better when it is lower, but
+    under UNIT.
+    """
 
     NONE = "none"
     UNIT = "unit"
+    LOGIT = "logit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +66,9 @@ class RerankOptions:
 
     `timeout_s` is how long the caller will wait, in seconds from the arrival of the request.
     `is_chunk` tells that the documents may be a part of a search whose other parts come as
-    requests of their own, and that one refused part fails them all.
+    requests of their own, and that one refused part fails them all. `count_tokens` asks for the
+    tokens of each document. Without a `normalization` the scale is the one that the settings have
+    for the model.
     """
 
     model: str | None = None
@@ -66,9 +78,10 @@ class RerankOptions:
     truncation: Truncation = field(default_factory=Truncation)
     long_document_policy: LongDocumentPolicy | None = None
     priority: int = 0
-    normalization: Normalization = Normalization.NONE
+    normalization: Normalization | None = None
     timeout_s: float | None = None
     is_chunk: bool = False
+    count_tokens: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +89,18 @@ class RerankRequest:
     """A query and all of its candidates, in the caller's order."""
 
     query: str
+    documents: tuple[Document, ...]
+    options: RerankOptions = field(default_factory=RerankOptions)
+
+
+@dataclass(frozen=True, slots=True)
+class PairRequest:
+    """Rows of a query and a document of its own: `queries[i]` belongs to `documents[i]`.
+
+    Without top_n; engine/pairs.py makes a request of the rows of each query.
+    """
+
+    queries: tuple[str, ...]
     documents: tuple[Document, ...]
     options: RerankOptions = field(default_factory=RerankOptions)
 
@@ -103,6 +128,8 @@ class RankedDocument:
     """What became of one document: a score, or the error that struck it alone.
 
     `index` is its position in the request, from 0. Exactly one of `score` and `error` is set.
+    `token_count` is what the model reads for it, whether or not a cache knew the score: special
+    tokens, the query where both are read together, and overlaps count. None if nobody asked.
     """
 
     index: int
@@ -110,6 +137,7 @@ class RankedDocument:
     error: RerankError | None = None
     id: str | None = None
     document: Document | None = None
+    token_count: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,14 +197,20 @@ class StreamSummary:
 
 @dataclass(frozen=True, slots=True)
 class ModelDescription:
-    """What a client may know of a model that the server can answer with."""
+    """What a client may know of a model that the server can answer with.
+
+    Until a model has been loaded for the first time, all that its files tell is unknown: empty,
+    False or None.
+    """
 
     model: ModelReference
     family: str
-    score_kind: ScoreKind
+    score_kind: ScoreKind | None
     max_tokens: int | None
     comparable_across_requests: bool
-    default_long_document_policy: LongDocumentPolicy
+    default_long_document_policy: LongDocumentPolicy | None
     engine: str
     source: str
     is_default: bool = False
+    aliases: tuple[str, ...] = ()
+    is_loaded: bool = True

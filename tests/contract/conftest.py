@@ -55,6 +55,7 @@ def sidecar() -> Iterator[Running]:
         grpc_port=0,
         max_documents=1000,
         max_document_bytes=200_000,
+        unknown_model="error",
         score_cache_bytes=0,  # so that every entry's answer comes from the model
     )
     running: Future[Running] = Future()

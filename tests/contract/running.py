@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.error import URLError
 
-COMMAND = Path(sys.executable).parent / "rerank-sidecar"
+COMMAND = Path(os.environ.get("SIDECAR_COMMAND", Path(sys.executable).parent / "rerank-sidecar"))
+"""The sidecar of this environment; tests of clients that have one of their own name another's."""
 
 
 @dataclass(frozen=True)

@@ -137,6 +137,9 @@ def test_bad_options_are_refused_with_their_field(
 
 
 def test_too_many_documents_are_refused(entry: Entry) -> None:
+    if isinstance(entry, Grpc):  # its client hears the refusal and sends them in parts
+        assert len(entry.rerank(FRUIT, ["a"] * 1001).items) == 1001
+        return
     with pytest.raises(Refused) as refused:
         entry.rerank(FRUIT, ["a"] * 1001)
     assert (refused.value.reason, refused.value.field) == ("LIMIT_EXCEEDED", "documents")

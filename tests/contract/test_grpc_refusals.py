@@ -58,9 +58,10 @@ async def test_a_wrong_option_is_named(
     assert (failed.info.reason, failed.info.domain) == ("INVALID_FIELD", "rerank-sidecar")
 
 
-async def test_an_unknown_model_is_not_found(served: Served) -> None:
+async def test_an_unknown_model_is_not_found() -> None:
     options = pb.RerankOptions(model="nosuch" * 5_000)
-    failed = await refused(served.stub.Rerank(request("1", options=options)))
+    async with serving(unknown_model="error") as served:
+        failed = await refused(served.stub.Rerank(request("1", options=options)))
     assert (failed.code, failed.field) == (grpc.StatusCode.NOT_FOUND, "options.model")
     assert failed.info.reason == "MODEL_NOT_FOUND"
 

@@ -114,9 +114,9 @@ def _read(running: RunningSidecar) -> float:
 
 def _metric(running: RunningSidecar, name: str) -> float:
     text = httpx.get(f"http://127.0.0.1:{running.http_port}/metrics", timeout=WAIT_S).text
-    found = re.search(rf"^{name} (\S+)$", text, re.MULTILINE)
+    found = re.findall(rf"^{name}(?:{{.*}})? (\S+)$", text, re.MULTILINE)
     assert found, name
-    return float(found[1])
+    return sum(map(float, found))
 
 
 def _until(condition: Callable[[], bool]) -> None:

@@ -10,7 +10,6 @@ import grpc
 import httpx
 import pytest
 
-from rerank_sidecar.api.dialects import DIALECTS
 from rerank_sidecar.api.grpc_server import GrpcServer
 from rerank_sidecar.api.http_server import HttpServer
 from rerank_sidecar.engine.engine import Engine
@@ -20,13 +19,13 @@ from rerank_sidecar.settings import Settings
 from rerank_sidecar.types import Document
 from rerank_sidecar.v1.rerank_pb2_grpc import RerankServiceStub
 from tests.contract.grpc_toy import WAIT_S, Toy, refused, request
+from tests.unit.api.every_door import CALLERS, Caller, is_error_of
 
 if TYPE_CHECKING:
     from rerank_sidecar.v1.rerank_pb2_grpc import RerankServiceAsyncStub
 
 TIMEOUT_S = 10.0
 TOO_MUCH = ["0"] * 20
-PATHS = [path for dialect in DIALECTS for path in dialect.paths]
 
 
 class SlowToy(Toy):
@@ -68,12 +67,17 @@ async def doors() -> AsyncIterator[Doors]:
     await grpc_server.stop(0)
 
 
-@pytest.mark.parametrize("path", PATHS)
-async def test_http_refuses_with_429_and_a_time_to_come_back(doors: Doors, path: str) -> None:
-    response = await doors.http.post(path, json={"query": "q", "documents": TOO_MUCH})
+@pytest.mark.parametrize("caller", CALLERS, ids=str)
+async def test_http_refuses_with_429_and_a_time_to_come_back(doors: Doors, caller: Caller) -> None:
+    response = await ask(doors.http, caller)
     assert response.status_code == 429
+    assert is_error_of(caller.dialect, response)
     assert int(response.headers["Retry-After"]) >= 1
     assert "Server-Timing" not in response.headers
+
+
+async def ask(http: httpx.AsyncClient, caller: Caller) -> httpx.Response:
+    return await http.post(caller.path, content=caller.body, headers=caller.headers)
 
 
 async def test_weaviate_is_told_by_a_string(doors: Doors) -> None:
@@ -107,13 +111,10 @@ async def test_a_deadline_of_the_callers_own_is_what_counts(doors: Doors) -> Non
 
 
 async def test_live_and_ready_answer_while_all_else_is_refused(doors: Doors) -> None:
-    async def ask(path: str) -> int:
-        body = {"query": "q", "documents": TOO_MUCH}
-        return (await doors.http.post(path, json=body)).status_code
-
-    storm = asyncio.gather(*(ask(PATHS[at % len(PATHS)]) for at in range(200)))
+    callers = (CALLERS[at % len(CALLERS)] for at in range(200))
+    storm = asyncio.gather(*(ask(doors.http, caller) for caller in callers))
     for path in ("live", "ready"):
         assert (await doors.http.get(f"/.well-known/{path}")).status_code == 204
-    assert set(await storm) == {429}
+    assert {response.status_code for response in await storm} == {429}
     metrics = (await doors.http.get("/metrics")).text
     assert 'rerank_sidecar_refusals_total{reason="deadline"}' in metrics

@@ -11,7 +11,11 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 CHECKED_IN = ROOT / "sidecar" / "rerank_sidecar" / "v1"
-GENERATED = ("rerank_pb2.py", "rerank_pb2.pyi", "rerank_pb2_grpc.py", "rerank_pb2_grpc.pyi")
+GENERATED = tuple(
+    f"{contract}_pb2{ending}"
+    for contract in ("admin", "rerank")
+    for ending in (".py", ".pyi", "_grpc.py", "_grpc.pyi")
+)
 
 
 def _run(*command: str) -> None:

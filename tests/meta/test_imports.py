@@ -12,10 +12,22 @@ ROOT = Path(__file__).parents[2]
 SERVER = ROOT / "sidecar" / "rerank_sidecar"
 ADAPTERS = ROOT / "adapters" / "rerank_adapters"
 
-LEAVES = {"errors", "json_text", "score_kinds", "settings", "telemetry", "types", "v1"}
+LEAVES = {
+    "access_settings",
+    "errors",
+    "json_text",
+    "model_settings",
+    "score_kinds",
+    "settings",
+    "telemetry",
+    "types",
+    "v1",
+}
 FLOORS = {
     "__main__": 0,
     "cli": 1,
+    "in_process": 0,
+    "engine_thread": 1,
     "app": 2,
     "load": 2,
     "api": 3,

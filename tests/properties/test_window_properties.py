@@ -27,7 +27,7 @@ def test_windows_fit_the_model_and_the_document(
     ranges = plan_windows(token_count, capacity, rules).ranges
     assert all(0 <= start <= end <= token_count for start, end in ranges)
     assert all(end - start <= capacity for start, end in ranges)
-    most = 1 if rules.policy is LongDocumentPolicy.TRUNCATE else rules.max_windows
+    most = rules.max_windows if rules.policy is LongDocumentPolicy.CHUNK else 1
     assert 1 <= len(ranges) <= most
 
 

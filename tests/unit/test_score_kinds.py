@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rerank_sidecar.score_kinds import SCORE_SCALES, ScoreKind, floor, to_unit
+from rerank_sidecar.score_kinds import SCORE_SCALES, ScoreKind, floor, to_logit, to_unit
 
 RANGES = {
     ScoreKind.RAW_LOGIT: (-1e30, 1e30),
@@ -44,6 +44,30 @@ def test_unit_is_monotone_and_bounded(kind: ScoreKind, data: st.DataObject) -> N
 )
 def test_unit_values(kind: ScoreKind, score: float, unit: float) -> None:
     assert to_unit(kind, score, 4) == pytest.approx(unit)
+
+
+@given(st.floats(-700.0, 20.0))  # nearer to 1, probabilities do not tell logits apart
+def test_a_probability_goes_back_to_its_logit(x: float) -> None:
+    p = to_unit(ScoreKind.RAW_LOGIT, x, 1)
+    assert to_logit(ScoreKind.PROBABILITY, p) == pytest.approx(x, abs=1e-6)
+
+
+@given(st.floats(0.0, 1.0), st.floats(0.0, 1.0))
+def test_logits_are_finite_and_keep_the_order(one: float, two: float) -> None:
+    low, high = (to_logit(ScoreKind.PROBABILITY, p) for p in sorted((one, two)))
+    assert floor(ScoreKind.RAW_LOGIT) < low <= high < math.inf
+
+
+@pytest.mark.parametrize(("p", "logit"), [(0.0, -744.4), (0.25, -math.log(3)), (1.0, 36.74)])
+def test_logit_values(p: float, logit: float) -> None:
+    assert to_logit(ScoreKind.PROBABILITY, p) == pytest.approx(logit, abs=0.1)
+    assert to_logit(ScoreKind.PROBABILITY, 0.5) == 0.0
+
+
+@pytest.mark.parametrize("kind", set(ScoreKind) - {ScoreKind.PROBABILITY})
+@given(score=st.floats(allow_nan=False))
+def test_every_other_kind_is_its_own_logit(kind: ScoreKind, score: float) -> None:
+    assert to_logit(kind, score) == score
 
 
 def test_floors_lie_below_every_score() -> None:

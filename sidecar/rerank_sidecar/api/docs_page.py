@@ -54,14 +54,16 @@ def _operations(paths: dict[str, Any]) -> Iterator[str]:
 
 def _request(path: str, operation: dict[str, Any]) -> Iterator[str]:
     for parameter in operation.get("parameters", []):
-        name, about = escape(parameter["name"]), escape(parameter["description"])
-        yield f"<p>Header <code>{name}</code>: {about}</p>"
+        if parameter["in"] == "header":
+            name, about = escape(parameter["name"]), escape(parameter["description"])
+            yield f"<p>Header <code>{name}</code>: {about}</p>"
     if "requestBody" not in operation:
         return
     content = operation["requestBody"]["content"]["application/json"]
-    example = json.dumps(content["example"], ensure_ascii=False)
     yield f"<p>Body: {_type(content['schema'])}</p>"
-    yield f"<pre>curl http://localhost:8080{escape(path)} -d '{escape(example)}'</pre>"
+    for example in content["examples"].values():
+        body = escape(json.dumps(example["value"], ensure_ascii=False))
+        yield f"<pre>curl http://localhost:8080{escape(path)} -d '{body}'</pre>"
 
 
 def _responses(responses: dict[str, Any]) -> Iterator[str]:

@@ -48,6 +48,9 @@ def _wrapped(handler: Any) -> Any:  # noqa: ANN401
     if handler.unary_unary is not None:
         unary = _unary(handler.unary_unary)
         return handler._replace(request_deserializer=parse, unary_unary=unary)
+    if handler.stream_unary is not None:
+        collecting = _collecting(handler.stream_unary)
+        return handler._replace(request_deserializer=parse, stream_unary=collecting)
     if handler.stream_stream is not None:
         stream = _stream(handler.stream_stream)
         return handler._replace(request_deserializer=parse, stream_stream=stream)
@@ -72,6 +75,13 @@ def _unary(handle: Handler) -> Handler:
         return await handle(request, context)
 
     return unary
+
+
+def _collecting(handle: Handler) -> Handler:
+    async def collecting(requests: AsyncIterator[Any], context: Any) -> Any:  # noqa: ANN401
+        return await handle(_checked(requests), context)
+
+    return collecting
 
 
 def _stream(handle: Handler) -> Handler:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from enum import Enum
 from typing import TypeVar
 
 from rerank_sidecar.errors import InvalidField, error_row
@@ -32,16 +33,18 @@ _POLICIES: Mapping[int, LongDocumentPolicy | None] = {
     pb.LONG_DOCUMENT_POLICY_UNSPECIFIED: None,
     pb.LONG_DOCUMENT_POLICY_CHUNK: LongDocumentPolicy.CHUNK,
     pb.LONG_DOCUMENT_POLICY_TRUNCATE: LongDocumentPolicy.TRUNCATE,
+    pb.LONG_DOCUMENT_POLICY_REJECT: LongDocumentPolicy.REJECT,
 }
 _SIDES: Mapping[int, TruncationSide] = {
     pb.TRUNCATION_SIDE_UNSPECIFIED: TruncationSide.RIGHT,
     pb.TRUNCATION_SIDE_RIGHT: TruncationSide.RIGHT,
     pb.TRUNCATION_SIDE_LEFT: TruncationSide.LEFT,
 }
-_NORMALIZATIONS: Mapping[int, Normalization] = {
-    pb.NORMALIZATION_UNSPECIFIED: Normalization.NONE,
+_NORMALIZATIONS: Mapping[int, Normalization | None] = {
+    pb.NORMALIZATION_UNSPECIFIED: None,
     pb.NORMALIZATION_NONE: Normalization.NONE,
     pb.NORMALIZATION_UNIT: Normalization.UNIT,
+    pb.NORMALIZATION_LOGIT: Normalization.LOGIT,
 }
 
 
@@ -115,7 +118,7 @@ def write_ranked(ranked: RankedDocument) -> pb.RerankResult:
 
 def write_models(models: Iterable[ModelDescription]) -> pb.ListModelsResponse:
     """Write the list of models, the default first as the engine gives it."""
-    return pb.ListModelsResponse(models=[_write_model(model) for model in models])
+    return pb.ListModelsResponse(models=[write_model(model) for model in models])
 
 
 def _read_truncation(message: pb.Truncation) -> Truncation:
@@ -129,7 +132,7 @@ def _read_truncation(message: pb.Truncation) -> Truncation:
 def _read_enum(values: Mapping[int, _T], number: int, field: str) -> _T:
     # proto3 enums are open: a newer client's value arrives as a number and must not be ignored.
     if number not in values:
-        raise InvalidField(f"{field} has the unknown value {number}", field)
+        raise InvalidField(f"{field}: unknown value {number}", field)
     return values[number]
 
 
@@ -193,14 +196,22 @@ def _write_timing(timing: Timing) -> pb.Timing:
     )
 
 
-def _write_model(model: ModelDescription) -> pb.Model:
-    policy = model.default_long_document_policy.name
+def write_model(model: ModelDescription) -> pb.Model:
+    """Write what is known of a model."""
     return pb.Model(
         model=_write_reference(model.model),
         family=model.family,
-        score_kind=f"SCORE_KIND_{model.score_kind.name}",
+        score_kind=f"SCORE_KIND_{_name(model.score_kind)}",
         max_tokens=model.max_tokens,
         comparable_across_requests=model.comparable_across_requests,
         is_default=model.is_default,
-        default_long_document_policy=f"LONG_DOCUMENT_POLICY_{policy}",
+        default_long_document_policy=(
+            f"LONG_DOCUMENT_POLICY_{_name(model.default_long_document_policy)}"
+        ),
+        aliases=model.aliases,
+        is_loaded=model.is_loaded,
     )
+
+
+def _name(value: Enum | None) -> str:
+    return "UNSPECIFIED" if value is None else value.name

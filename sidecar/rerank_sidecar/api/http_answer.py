@@ -5,27 +5,49 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 from starlette.responses import Response
 
-from rerank_sidecar.errors import RerankError, Unavailable, as_rerank_error
+from rerank_sidecar.api.dialects import Dialect
+from rerank_sidecar.api.dialects.fields import renamed
+from rerank_sidecar.errors import RerankError, Unavailable, as_rerank_error, error_row
 from rerank_sidecar.telemetry.crashes import log_crash
-from rerank_sidecar.types import Timing
+from rerank_sidecar.types import RerankResult, Timing
+
+FAILED_HEADER = "X-Rerank-Failed-Documents"
+"""Which documents failed alone, by index, and why; the first hundred of them."""
+
+_MOST_NAMED = 100
+
+_CHALLENGE = {"WWW-Authenticate": "Bearer"}
 
 _LOG = logging.getLogger(__name__)
 
 
 def json_response(status: int, body: object, headers: Mapping[str, str] | None = None) -> Response:
     """Encode a body and wrap it up."""
-    return encoded_response(status, msgspec.json.encode(body), headers)
+    return Response(msgspec.json.encode(body), status, headers, "application/json")
 
 
-def encoded_response(
-    status: int, content: bytes, headers: Mapping[str, str] | None = None
-) -> Response:
-    """Wrap up a body that is JSON already."""
-    return Response(content, status, headers, "application/json")
+def refusal(dialect: Dialect[Any], error: RerankError) -> Response:
+    """Tell an error in a dialect's own form."""
+    status, body = dialect.render_error(renamed(error, dialect.field_names))
+    headers = retry_headers(error) | _CHALLENGE if status == 401 else retry_headers(error)
+    if body is None:
+        return Response(status_code=status, headers=headers)
+    return json_response(status, body, headers)
+
+
+def failed_documents(result: RerankResult) -> dict[str, str]:
+    """Give the header that names the documents that failed alone, in every dialect."""
+    failed = [
+        f"{each.index};reason={error_row(each.error).reason}"
+        for each in result.results
+        if each.error is not None
+    ]
+    return {FAILED_HEADER: ", ".join(failed[:_MOST_NAMED])} if failed else {}
 
 
 def server_timing(timing: Timing) -> dict[str, str]:

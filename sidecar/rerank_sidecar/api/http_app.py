@@ -2,48 +2,78 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator, Sequence
+
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from rerank_sidecar.api.dialects import DIALECTS
-from rerank_sidecar.api.http_answer import json_response
-from rerank_sidecar.api.http_info import info_routes
+from rerank_sidecar.api.auth import Guard, OpenGuard
+from rerank_sidecar.api.doors import MODEL_MOUNT, Door, make_doors, open_dialects
+from rerank_sidecar.api.http_answer import json_response, refusal
+from rerank_sidecar.api.http_info import dialect_routes, info_routes, probe_routes
 from rerank_sidecar.api.http_rerank import RerankEndpoint
 from rerank_sidecar.engine.engine import Engine
 from rerank_sidecar.errors import RouteNotFound
 from rerank_sidecar.settings import Settings
 
 
-def build_http_app(engine: Engine, settings: Settings) -> Starlette:
-    """Make the ASGI application; it answers before the engine is ready, too."""
-    endpoints = [(each, RerankEndpoint(each, engine, settings)) for each in DIALECTS]
-    app = Starlette(
-        routes=[
-            *(
-                Route(path, endpoint.answer, methods=["POST"])
-                for dialect, endpoint in endpoints
-                for path in dialect.paths
-            ),
-            *info_routes(engine),
-        ],
-        exception_handlers={HTTPException: _no_such_route},
-    )
+def build_http_app(
+    engine: Engine,
+    settings: Settings,
+    *,
+    guard: Guard | None = None,
+    only: Collection[str] | None = None,
+) -> Starlette:
+    """Make the ASGI application of a listener; it answers before the engine is ready, too.
+
+    `guard` decides who may ask, None letting everybody; `only` names the dialects to serve, with
+    no more beside them than live, ready and meta.
+
+    Raises:
+        InvalidSetting: a setting names a door or a path that does not exist.
+    """
+    guard = guard or OpenGuard()
+    dialects = open_dialects(settings, only)
+    doors = make_doors(dialects, settings)
+    routes = [
+        *_rerank_routes(doors, engine, settings, guard),
+        *probe_routes(engine, guard),
+        *(info_routes(engine, dialects, doors, guard) if only is None else ()),
+        *dialect_routes(engine, dialects, guard),
+    ]
+    app = Starlette(routes=routes, exception_handlers={HTTPException: _refuse_route})
     # Weaviate does not follow redirects, and what it would be told by one it could not parse.
     app.router.redirect_slashes = False
     return app
 
 
-async def _no_such_route(request: Request, error: Exception) -> Response:
+def _rerank_routes(
+    doors: Sequence[Door], engine: Engine, settings: Settings, guard: Guard
+) -> Iterator[Route]:
+    endpoints = [(each.path, RerankEndpoint(each, engine, settings, guard)) for each in doors]
+    for path, endpoint in endpoints:
+        yield Route(path, endpoint.answer, methods=["POST"])
+    # Mounts first: `{model:path}` would take theirs for a part of the model's name.
+    for path, endpoint in reversed(endpoints):
+        if "{model" not in path:
+            yield Route(MODEL_MOUNT + path, endpoint.answer, methods=["POST"])
+
+
+def _refuse_route(request: Request, error: Exception) -> Response:
     """Answer an unknown path (404) or method (405), in the path's own dialect if it has one."""
     status, headers = 404, None
-    message = "there is nothing at this path; GET /docs lists what there is"
+    message = "there is nothing at this path; /docs on the main port lists what there is"
     if isinstance(error, HTTPException) and error.status_code == 405:
         status, headers = 405, error.headers
         message = f"this path takes {(headers or {}).get('Allow', 'another method')} only"
-    dialect = next((each for each in DIALECTS if request.url.path in each.paths), None)
-    refusal = RouteNotFound(message)
-    body = dialect.render_error(refusal)[1] if dialect else {"error": message}
-    return json_response(status, body, headers)
+    # The router's choice, which no Host header and no mount of a model can mislead.
+    endpoint = getattr(request.scope.get("endpoint"), "__self__", None)
+    if not isinstance(endpoint, RerankEndpoint):
+        return json_response(status, {"error": message}, headers)
+    response = refusal(endpoint.door.dialects[0], RouteNotFound(message))
+    response.status_code = status
+    response.headers.update(headers or {})
+    return response

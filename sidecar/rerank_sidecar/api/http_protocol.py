@@ -7,6 +7,9 @@ import json
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+MOST_HEAD_BYTES = 65_536
+"""How much of a request line and headers is read beyond the piece of data in which they begin."""
+
 _HOP_BY_HOP = frozenset({b"upgrade", b"http2-settings"})
 
 
@@ -15,16 +18,30 @@ class PatientProtocol(HttpToolsProtocol):
 
     Java's client adds `Upgrade: h2c` to every request. A server may ignore that (RFC 9110, section
     7.8), but uvicorn ignores the body with it. Those who do not speak HTTP are told so in JSON,
-    which is all that Weaviate can read.
+    which is all that Weaviate can read. A head without an end would fill the memory before any
+    token is looked at: httptools, unlike h11, has no limit of its own.
     """
+
+    _head_bytes: int | None = None
+    """What followed the piece in which the head that is being read began; None between heads."""
 
     def data_received(self, data: bytes) -> None:
         """Parse what has arrived on the connection."""
         self._unset_keepalive_if_required()
+        if self._head_bytes is not None:
+            self._head_bytes += len(data)
         self._parse(data)
+        if self._head_bytes is not None and self._head_bytes > MOST_HEAD_BYTES:
+            self._refuse("431 Request Header Fields Too Large", "the headers are too large")
+
+    def on_message_begin(self) -> None:
+        """Begin the head of a request."""
+        self._head_bytes = 0
+        super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         """Begin a call, unless its headers are to be read again without the upgrade."""
+        self._head_bytes = None
         if not self.parser.should_upgrade():
             super().on_headers_complete()
 
@@ -35,9 +52,12 @@ class PatientProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is not HTTP, and close the connection."""
-        body = json.dumps({"error": "the request is not valid HTTP/1.1"}).encode()
+        self._refuse("400 Bad Request", "the request is not valid HTTP/1.1")
+
+    def _refuse(self, status: str, reason: str) -> None:
+        body = json.dumps({"error": reason}).encode()
         head = (
-            "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n"
+            f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\n"
             f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
         )
         self.transport.write(head.encode() + body)

@@ -10,6 +10,7 @@ import uvicorn
 
 from rerank_sidecar.api.http_app import build_http_app
 from rerank_sidecar.api.http_protocol import PatientProtocol
+from rerank_sidecar.api.listeners import Listener, make_listeners
 from rerank_sidecar.engine.engine import Engine
 from rerank_sidecar.errors import InvalidSetting
 from rerank_sidecar.settings import Settings
@@ -18,11 +19,19 @@ _BACKLOG = 2048
 
 
 class HttpServer:
-    """Listens for HTTP; made and used in one running event loop, whose signals it leaves alone."""
+    """Listens for HTTP; made and used in one running event loop, whose signals it leaves alone.
 
-    def __init__(self, engine: Engine, settings: Settings) -> None:
-        self._settings = settings
-        self._server = uvicorn.Server(_config(engine, settings))
+    `listener` says where and for whom, by default for all as the settings have it.
+
+    Raises:
+        InvalidSetting: the settings contradict each other or name files that cannot be used.
+    """
+
+    def __init__(
+        self, engine: Engine, settings: Settings, listener: Listener | None = None
+    ) -> None:
+        self._listener = listener or make_listeners(settings).http
+        self._server = uvicorn.Server(_config(engine, settings, self._listener))
         self._socket: socket.socket | None = None
         self._ticking: asyncio.Task[None] | None = None
 
@@ -32,9 +41,11 @@ class HttpServer:
         Raises:
             InvalidSetting: the address cannot be listened on.
         """
-        self._socket = _listen(self._settings.host, self._settings.http_port)
+        self._socket = _listen(self._listener.host, self._listener.port)
         # `Server.serve` would do the rest, but it takes over the signals of the process.
         self._server.config.load()
+        if self._listener.tls is not None:
+            self._server.config.ssl = self._listener.tls.ssl_context()
         self._server.lifespan = self._server.config.lifespan_class(self._server.config)
         await self._server.startup(sockets=[self._socket])
         self._ticking = asyncio.create_task(self._server.main_loop())
@@ -54,9 +65,9 @@ class HttpServer:
         self._ticking = None
 
 
-def _config(engine: Engine, settings: Settings) -> uvicorn.Config:
+def _config(engine: Engine, settings: Settings, listener: Listener) -> uvicorn.Config:
     return uvicorn.Config(
-        build_http_app(engine, settings),
+        build_http_app(engine, settings, guard=listener.guard, only=listener.only),
         http=PatientProtocol,
         ws="none",
         lifespan="off",

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import codecs
 import re
+from collections.abc import AsyncIterator
 from typing import TypeVar
 
 import msgspec
 from starlette.requests import ClientDisconnect, Request
 
+from rerank_sidecar.api.inflate import inflated
 from rerank_sidecar.errors import BodyTooLarge, Cancelled, InvalidField, MalformedBody, RequestError
 from rerank_sidecar.json_text import UnreadableJson, read_json
 
@@ -20,21 +22,21 @@ _JSON_NAMES = {"str": "string", "int": "integer", "bool": "boolean", "float": "n
 
 
 async def read_body(request: Request, limit_bytes: int) -> bytes:
-    """Read a whole body, never holding more than the limit and one piece of it.
+    """Read a whole body and inflate it, never holding more than the limit and one piece of it.
 
     Raises:
-        BodyTooLarge: it is, or says that it is, longer than the limit.
+        BodyTooLarge: it is, or says that it is, longer than the limit, inflated or not.
+        MalformedBody: it is not in the encoding that it says, or in one that is not read.
         Cancelled: the caller went away before its end.
     """
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit_bytes:
         raise _too_large(limit_bytes)
-    pieces, size = [], 0
+    pieces = []
+    encoding = ",".join(request.headers.getlist("content-encoding"))
+    sent = _limited(request.stream(), limit_bytes)
     try:
-        async for piece in request.stream():
-            size += len(piece)
-            if size > limit_bytes:
-                raise _too_large(limit_bytes)
+        async for piece in _limited(inflated(sent, encoding), limit_bytes):
             pieces.append(piece)
     except ClientDisconnect as error:
         raise Cancelled("the caller went away") from error
@@ -92,6 +94,15 @@ def _explain(message: str) -> RequestError:
 def _in_json_words(problem: str) -> str:
     words = re.sub(r"\w+", lambda word: _JSON_NAMES.get(word[0], word[0]), problem)
     return words[:1].lower() + words[1:].replace("`", "").replace(" | ", " or ")
+
+
+async def _limited(pieces: AsyncIterator[bytes], limit_bytes: int) -> AsyncIterator[bytes]:
+    size = 0
+    async for piece in pieces:
+        size += len(piece)
+        if size > limit_bytes:
+            raise _too_large(limit_bytes)
+        yield piece
 
 
 def _too_large(limit_bytes: int) -> BodyTooLarge:

@@ -21,6 +21,15 @@ class WindowRules:
     max_windows: int = 16
     max_tokens_per_document: int | None = None
 
+    def wanted(self, token_count: int) -> int:
+        """Tell how many tokens of a text should be read, whether or not they fit."""
+        limit = self.max_tokens_per_document
+        return token_count if limit is None else min(token_count, limit)
+
+    def refuses(self, token_count: int, capacity: int) -> bool:
+        """Tell whether a text may not be read, for it would have to be cut to fit."""
+        return self.policy is LongDocumentPolicy.REJECT and self.wanted(token_count) > capacity
+
 
 @dataclass(frozen=True, slots=True)
 class WindowPlan:
@@ -44,10 +53,8 @@ def plan_windows(token_count: int, capacity: int, rules: WindowRules) -> WindowP
 
 def most_tokens(capacity: int, rules: WindowRules) -> int:
     """Tell how many tokens of a text are read at most, in windows of `capacity`."""
-    windows = 1 if rules.policy is LongDocumentPolicy.TRUNCATE else rules.max_windows
-    most = capacity + (windows - 1) * (capacity - _overlap(capacity, rules))
-    limit = rules.max_tokens_per_document
-    return most if limit is None else min(most, limit)
+    windows = rules.max_windows if rules.policy is LongDocumentPolicy.CHUNK else 1
+    return rules.wanted(capacity + (windows - 1) * (capacity - _overlap(capacity, rules)))
 
 
 def longest_first(first: int, second: int, budget: int) -> tuple[int, int]:

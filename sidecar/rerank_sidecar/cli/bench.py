@@ -54,6 +54,16 @@ def bench(  # noqa: PLR0913 - a parameter is a flag
             show_default=False,
         ),
     ] = None,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            envvar="RERANK_SIDECAR_TOKEN",
+            help="What a server that asks for tokens is shown; better in the environment, because "
+            "other users of the machine see flags.",
+            rich_help_panel="Server",
+            show_default=False,
+        ),
+    ] = None,
     concurrency: Annotated[
         str | None,
         typer.Option(
@@ -158,6 +168,7 @@ def bench(  # noqa: PLR0913 - a parameter is a flag
     job = BenchJob(
         door=door,
         model=model if target else None,
+        token=token if target else None,
         chunks_at_once=chunks_at_once,
         documents=documents,
         mean_words=words,

@@ -1,4 +1,4 @@
-"""The commands together: `serve`, `rank`, `eval`, `bench` and `models`."""
+"""The commands together: `serve`, `rank`, `eval`, `bench`, `probe` and `models`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rerank_sidecar.cli.bench import bench
 from rerank_sidecar.cli.evaluate import evaluate_run
 from rerank_sidecar.cli.models import models, pull
 from rerank_sidecar.cli.output import complain, ensure_standard_output, leave_standard_output
+from rerank_sidecar.cli.probe import probe
 from rerank_sidecar.cli.rank import rank
 from rerank_sidecar.cli.serve import serve
 from rerank_sidecar.errors import InvalidSetting, RequestError, RerankError, UnreadableInput
@@ -90,6 +91,9 @@ commands.command(
         "rerank-sidecar bench --door weaviate --documents 100 --plot bench.png",
     )
 )(bench)
+commands.command(
+    epilog=_examples("rerank-sidecar probe", "rerank-sidecar probe --http-port 9000 --timeout 1")
+)(probe)
 
 _models = typer.Typer(
     invoke_without_command=True,

@@ -41,7 +41,9 @@ def models(
 @takes_settings("Model", but=("model",))
 def pull(
     settings: Settings,
-    model: Annotated[str, typer.Argument(help="A Hugging Face model id.")],
+    model: Annotated[
+        str, typer.Argument(help="A Hugging Face model id, or the name of a [[models]] table.")
+    ],
     *,
     download_only: Annotated[
         bool, typer.Option("--download-only", help="Leave converting it to `serve`.")
@@ -51,7 +53,10 @@ def pull(
 
     Prints the folder that it was downloaded to.
     """
-    wanted = settings.model_copy(update={"model": model})
+    tables = [each for each in settings.models if each.name == model]
+    wanted = (
+        settings.of_model(tables[0]) if tables else settings.model_copy(update={"model": model})
+    )
     sys.stdout.write(f"{pull_model(wanted, prepare=not download_only)}\n")
 
 

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Collection
 from inspect import Parameter
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, get_args, get_origin
 
 import typer
 
@@ -35,11 +35,15 @@ def takes_settings(*groups: str, but: Collection[str] = ()) -> Callable[[Command
     def decorate(command: Command) -> Command:
         @functools.wraps(command)
         def with_settings(*, config: Path | None, **arguments: Any) -> None:  # noqa: ANN401
-            given = {row.name: arguments.pop(row.name) for row in rows}
+            given = {row.name: arguments.pop(row.name, None) for row in rows}
             command(settings=read_settings(config, **given), **arguments)
 
         own = inspect.signature(command, eval_str=True).parameters.values()
-        flags = [_flag("config", _CONFIG), *(_flag(row.name, _annotation(row)) for row in rows)]
+        options = [(row, row.flag) for row in rows if row.flag is not None]
+        flags = [
+            _flag("config", _CONFIG),
+            *(_flag(row.name, _annotation(row, flag)) for row, flag in options),
+        ]
         with_settings.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
             [*(each for each in own if each.name != "settings"), *flags]
         )
@@ -52,10 +56,12 @@ def _flag(name: str, annotation: object) -> Parameter:
     return Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
-def _annotation(row: SettingRow) -> object:
+def _annotation(row: SettingRow, flag: str) -> object:
     annotation = Settings.model_fields[row.name].annotation
     plain = next(iter(get_args(annotation)), annotation)
-    on_or_off = f"{row.flag}/--no-{row.flag.removeprefix('--')}" if plain is bool else row.flag
+    if get_origin(annotation) in {tuple, dict}:
+        plain = list[str]  # a flag that may be given more than once
+    on_or_off = f"{flag}/--no-{flag.removeprefix('--')}" if plain is bool else flag
     default = "" if row.default == UNSET else f" Default: {row.default}."
     return Annotated[
         plain | None,  # type: ignore[operator]

@@ -23,11 +23,13 @@ _ALONE = {
 
 
 def own_engine(settings: Settings) -> AbstractAsyncContextManager[Engine]:
-    """Load the model and give an engine that takes its time and remembers nothing.
+    """Load the default model and give an engine that takes its time and remembers nothing.
 
     Raises:
         StartupError: a setting is wrong or the model cannot be had.
     """
     from rerank_sidecar.app import build_engine
 
-    return build_engine(settings.model_copy(update=_ALONE))
+    table = settings.default_table
+    only = settings if table is None else settings.of_model(table)
+    return build_engine(only.model_copy(update=_ALONE))

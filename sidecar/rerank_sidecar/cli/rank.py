@@ -41,7 +41,11 @@ def rank(  # noqa: PLR0913 - a parameter is a flag
         int | None, typer.Option(help="Show so many of the best. Default: all.")
     ] = None,
     normalize: Annotated[
-        Normalization, typer.Option(help="`unit` maps scores into [0, 1], the same way every time.")
+        Normalization,
+        typer.Option(
+            help="`unit` maps scores into [0, 1], the same way every time; `logit` turns "
+            "probabilities back into logits."
+        ),
     ] = Normalization.NONE,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:

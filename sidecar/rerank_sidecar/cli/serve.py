@@ -16,7 +16,8 @@ def serve(settings: Settings) -> None:
     Starts on the embedded model, which needs no download, unless `--model` names another. Prints
     the addresses in use, and stops on Ctrl-C or SIGTERM when the running requests have finished.
     Every flag can also be an environment variable, `RERANK_SIDECAR_` and the flag's name in
-    capitals, or a line of the TOML file; the command line wins over both.
+    capitals, or a line of the TOML file; the command line wins over both. Several models are
+    `[[models]]` tables of that file; SIGHUP reads it again and changes what is served.
     """
     from rerank_sidecar import app
 

@@ -5,6 +5,11 @@ brings, at the rate at which the model has been seen to read. A server that refu
 its time on requests that end in time, so that it is as useful at ten times its capacity as at one
 (Beyer et al., "Site Reliability Engineering", 2016, chapter 21, "Handling Overload").
 
+Models share the cores, so that one has to let the others have their turns: until a request is done,
+each other model gets as much of the machine as its own has, or what it has waiting if that is less.
+What comes for the others later, nobody knows; but the rate of a model follows what they leave to it
+within some dozens of forward passes. That they then count twice makes the queue shorter, not idle.
+
 A request that even an idle server could not finish in time is `Overloaded`, too: nothing of it was
 begun, and the message says how long it needs and how long it had. `DeadlineExceeded` is kept for
 time that is over on arrival, or runs out on the way.
@@ -155,14 +160,15 @@ class Admission:
         if not self._settings.admission:
             return math.inf
         work_s = newcomer.tokens / ledger.tokens_per_s
-        is_idle = not ledger.tokens
+        is_idle = not any(each.tokens for each in self._ledgers.values())
         is_trial = is_idle and now - self._tried_at > _STALE_S
         _check_own(ledger, newcomer.tokens, left_s, left_s * (_OVERRATED if is_trial else 1))
         if work_s > left_s:
             self._tried_at = now
         if is_idle:
             return _FILLED * (left_s - work_s)
-        self._check_queue(ledger, newcomer.tokens + rest)
+        if ledger.tokens:
+            self._check_queue(ledger, newcomer.tokens + rest)
         return self._check_time(ledger, newcomer, rest, now)
 
     def _check_queue(self, ledger: Ledger, tokens: int) -> None:
@@ -182,6 +188,7 @@ class Admission:
         work_s = newcomer.tokens / ledger.tokens_per_s
         left_s = newcomer.deadline - now
         before_s = ledger.ahead_s(newcomer.priority, tokens, now) + rest / ledger.tokens_per_s
+        before_s += self._turns_s(ledger, before_s + work_s)
         slack_s = _FILLED * (left_s - work_s) - before_s - _PASS_S
         if slack_s < 0:
             raise _refusal(
@@ -196,6 +203,10 @@ class Admission:
         for ticket, delay_s in overtaken:
             ticket.slack_s -= delay_s
         return slack_s
+
+    def _turns_s(self, ledger: Ledger, own_s: float) -> float:
+        """Tell how long other models work while one works for so many seconds."""
+        return sum(min(own_s, each.work_s) for each in self._ledgers.values() if each is not ledger)
 
 
 def _check_own(ledger: Ledger, tokens: int, left_s: float, most_s: float) -> None:

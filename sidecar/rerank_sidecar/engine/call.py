@@ -19,6 +19,7 @@ from rerank_sidecar.errors import (
     DeadlineExceeded,
     InternalError,
     NonFiniteScore,
+    NotSupportedByModel,
     RerankError,
     error_row,
 )
@@ -28,8 +29,9 @@ from rerank_sidecar.rerankers.base import (
     Outcome,
     Reranker,
     ScoreOptions,
+    TokenCounter,
 )
-from rerank_sidecar.score_kinds import to_unit
+from rerank_sidecar.score_kinds import to_logit, to_unit
 from rerank_sidecar.settings import Settings
 from rerank_sidecar.telemetry import metrics
 from rerank_sidecar.types import (
@@ -50,7 +52,7 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """What all calls of an engine share."""
+    """What all calls of an engine share, but for the settings, which are those of the model."""
 
     settings: Settings
     scores: ScoreCache
@@ -58,19 +60,31 @@ class Shared:
 
 
 class Call:
-    """The state of one request: which documents came, what became of them, what it cost."""
+    """The state of one request: which documents came, what became of them, what it cost.
+
+    `started` is when it arrived, on the clock of `time.monotonic`; None is now.
+    """
 
     def __init__(
-        self, reranker: Reranker, query: str, options: RerankOptions, shared: Shared
+        self,
+        reranker: Reranker,
+        query: str,
+        options: RerankOptions,
+        shared: Shared,
+        started: float | None = None,
     ) -> None:
         self._reranker = reranker
         self._query = query
-        self._options = options
         self._settings = shared.settings
-        self._started = time.monotonic()
+        self._normalization = options.normalization or self._settings.normalization
+        self._options = options
+        if options.normalization is None:
+            self._options = replace(options, normalization=self._normalization)
+        self._started = time.monotonic() if started is None else started
         self._meter = Meter()
         self._count = 0
         self._scores: dict[int, float] = {}
+        self._token_counts: dict[int, int] = {}
         self._events: asyncio.Queue[RankedDocument | DeadlineExceeded | None] = asyncio.Queue()
         timeout_s = options.timeout_s
         self._deadline = self._started + (
@@ -78,7 +92,14 @@ class Call:
         )
         self._how = self._score_options()
         self._known = KnownScores(shared.scores, reranker, query, self._how)
-        self._entry = Entry(shared.admission, reranker, query, self._how, options.is_chunk)
+        self._entry = Entry(
+            shared.admission,
+            reranker,
+            query,
+            self._how,
+            is_chunk=options.is_chunk,
+            max_tokens=self._settings.max_request_tokens,
+        )
         self._waiting: dict[int, Document] = {}
 
     async def outcomes(
@@ -124,7 +145,7 @@ class Call:
             summary=RerankSummary(
                 model=ModelReference(info.name, info.version),
                 score_kind=info.score_kind,
-                normalization=self._options.normalization,
+                normalization=self._normalization,
                 query_truncated=meter.query_truncated,
                 usage=Usage(meter.tokens, meter.pairs, meter.cache_hits),
                 timing=timing,
@@ -179,6 +200,8 @@ class Call:
             check_count(self._count, self._settings)
             self._waiting.update(enumerate(group, first))
             accepted = [pair for pair in enumerate(group, first) if self._accepts(*pair)]
+            if self._options.count_tokens:
+                await self._count_tokens(accepted)
             unknown: list[tuple[int, Document]] = []
             known = await self._known.look_up(accepted)
             for pair, score in zip(accepted, known, strict=True):
@@ -189,6 +212,15 @@ class Call:
             if unknown:
                 await self._entry.admit([document for _, document in unknown], len(group))
                 yield unknown
+
+    async def _count_tokens(self, documents: IndexedDocuments) -> None:
+        if not isinstance(self._reranker, TokenCounter):
+            raise NotSupportedByModel("the model does not count the tokens of single documents")
+        texts = [document for _, document in documents]
+        counts = await asyncio.to_thread(self._reranker.count_tokens, self._query, texts, self._how)
+        self._token_counts.update(
+            (index, n) for (index, _), n in zip(documents, counts, strict=True)
+        )
 
     def _accepts(self, index: int, document: Document) -> bool:
         error = check_document(index, document, self._settings)
@@ -208,7 +240,13 @@ class Call:
             return self._failed(index, document, NonFiniteScore("the model gave no finite score"))
         self._scores[index] = value
         score = Score(value, outcome.best_window, outcome.truncated, outcome.window_count)
-        return RankedDocument(index, score=score, id=document.id, document=self._returned(document))
+        return RankedDocument(
+            index,
+            score=score,
+            id=document.id,
+            document=self._returned(document),
+            token_count=self._token_counts.get(index),
+        )
 
     def _failed(self, index: int, document: Document, error: RerankError) -> RankedDocument:
         metrics.DOCUMENTS_FAILED.labels(reason=error_row(error).reason).inc()
@@ -218,9 +256,12 @@ class Call:
         return document if self._options.return_documents else None
 
     def _on_returned_scale(self, value: float) -> float:
-        if self._options.normalization is Normalization.NONE or not math.isfinite(value):
+        kind, normalization = self._reranker.info.score_kind, self._normalization
+        if normalization is Normalization.NONE or not math.isfinite(value):
             return value
-        return to_unit(self._reranker.info.score_kind, value, self._count)
+        if normalization is Normalization.LOGIT:
+            return to_logit(kind, value)
+        return to_unit(kind, value, self._count)
 
     def _count_metrics(self, total_s: float, timing: Timing) -> None:
         name = self._reranker.info.name

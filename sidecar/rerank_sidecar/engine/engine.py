@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 
@@ -11,15 +12,15 @@ from rerank_sidecar.engine.admission import Admission
 from rerank_sidecar.engine.call import Call, Shared
 from rerank_sidecar.engine.registry import Registry
 from rerank_sidecar.engine.score_cache import ScoreCache
-from rerank_sidecar.engine.validation import check_count, check_request
+from rerank_sidecar.engine.validation import check_chunk, check_count, check_request
 from rerank_sidecar.errors import (
     NotReady,
     RerankError,
     ShuttingDown,
     as_rerank_error,
 )
+from rerank_sidecar.rerankers.scripts import reads_query
 from rerank_sidecar.settings import Settings
-from rerank_sidecar.telemetry import metrics
 from rerank_sidecar.telemetry.crashes import log_crash
 from rerank_sidecar.types import (
     Document,
@@ -42,7 +43,8 @@ class Engine:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._shared = Shared(settings, ScoreCache(settings.score_cache_bytes), Admission(settings))
+        self._scores = ScoreCache(settings.score_cache_bytes)
+        self._admission = Admission(settings)
         self._registry: Registry | None = None
         self._draining = False
         self._running = 0
@@ -60,9 +62,9 @@ class Engine:
         return self._registry is not None and not self._draining
 
     def open(self, registry: Registry) -> None:
-        """Begin to answer with these rerankers, which have warmed up."""
+        """Begin to answer with these models, those loaded at the start being warmed up."""
         self._registry = registry
-        metrics.TOKENS_PER_SECOND.set_function(lambda: registry.default.tokens_per_s)
+        registry.unknown_model = self._settings.unknown_model
 
     async def drain(self, grace_s: float) -> None:
         """Take no new requests and wait up to so many seconds for the running ones."""
@@ -74,12 +76,37 @@ class Engine:
             _LOG.warning("%d requests did not finish within %g s", self._running, grace_s)
 
     def models(self) -> list[ModelDescription]:
-        """Describe the models that answer, the default first.
+        """Describe the models that can answer, loaded or not, the default first.
 
         Raises:
             NotReady: the models have not been loaded yet.
         """
         return self._ready_registry().models()
+
+    def describe(self, name: str | None) -> ModelDescription:
+        """Describe the model that a request of this name would get, whatever its query's script.
+
+        Raises:
+            NotReady: the models have not been loaded yet.
+            ModelNotFound: no model of that name is served.
+        """
+        registry = self._ready_registry()
+        return registry.describe(registry.find(name))
+
+    def settings_of(self, model: str | None) -> Settings:
+        """Give the settings that hold for requests to a model of this name.
+
+        Raises:
+            NotReady: the models have not been loaded yet.
+            ModelNotFound: no model of that name is served.
+        """
+        return self._ready_registry().find(model).settings or self._settings
+
+    @property
+    def most_documents(self) -> int:
+        """How many documents the most generous model takes in one request."""
+        own = (each.settings for each in self._registry or ())
+        return max(each.max_documents for each in (self._settings, *filter(None, own)))
 
     async def rerank(self, request: RerankRequest) -> RerankResult:
         """Score all documents of a request and put them in order.
@@ -93,7 +120,7 @@ class Engine:
                 time.
             ServerFault: something of ours broke.
         """
-        check_count(len(request.documents), self._settings)
+        check_count(len(request.documents), self.settings_of(request.options.model))
         found: dict[int, RankedDocument] = {}
         async with aclosing(
             self.stream(request.query, request.options, _at_once(request.documents))
@@ -112,10 +139,20 @@ class Engine:
         Documents are numbered in the order in which they arrive. One that fails alone is yielded
         with its error. Raises what `rerank` raises.
         """
+        arrived = time.monotonic()
         registry = self._ready_registry()
-        check_request(query, options, self._settings)
-        call = Call(registry.choose(options.model, query), query, options, self._shared)
-        with self._counted():
+        model = registry.find(options.model)
+        settings = model.settings or self._settings
+        check_request(query, options, settings)
+        with self._counted(), model.acquire() as instance:
+            reranker = instance.reranker
+            if reranker is None:
+                reranker = await instance.ready(arrived + _time_limit_s(options, settings))
+            if not reads_query(query, reranker.info.scripts):
+                reranker = registry.any_script
+            check_chunk(options, reranker.info)
+            shared = Shared(settings, self._scores, self._admission)
+            call = Call(reranker, query, options, shared, arrived)
             async with aclosing(call.outcomes(documents)) as events:
                 async for event in events:
                     yield event
@@ -143,6 +180,10 @@ class Engine:
             self._running -= 1
             if not self._running:
                 self._idle.set()
+
+
+def _time_limit_s(options: RerankOptions, settings: Settings) -> float:
+    return settings.request_timeout_s if options.timeout_s is None else options.timeout_s
 
 
 async def _at_once(documents: Sequence[Document]) -> AsyncIterator[Sequence[Document]]:

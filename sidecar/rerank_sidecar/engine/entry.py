@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from rerank_sidecar.engine.admission import Admission, Newcomer
 from rerank_sidecar.engine.ledger import Ticket
 from rerank_sidecar.engine.searches import Chunk
+from rerank_sidecar.engine.validation import check_tokens
 from rerank_sidecar.rerankers.base import Reranker, ScoreOptions
 from rerank_sidecar.types import Document
 
@@ -27,19 +28,23 @@ class Entry:
     if it would overfill the queue; others' work is no reason any more.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a request is judged by
         self,
         admission: Admission,
         reranker: Reranker,
         query: str,
         options: ScoreOptions,
+        *,
         is_chunk: bool,
+        max_tokens: int,
     ) -> None:
         self._admission = admission
         self._reranker = reranker
         self._query = query
         self._options = options
         self._is_chunk = is_chunk
+        self._max_tokens = max_tokens
+        self._tokens = 0
         self._ticket: Ticket | None = None
         self._has_left = False
 
@@ -52,12 +57,15 @@ class Entry:
         """Ask for documents to be let in, of the `arrived` ones those that cost work.
 
         Raises:
+            LimitExceeded: with what came before, they are more tokens than one request may cost.
             Overloaded: they cannot be scored in time.
             DeadlineExceeded: their time is over.
         """
         if math.isinf(self._reranker.tokens_per_s):
             return
         tokens = await self._estimate(documents)
+        self._tokens += tokens
+        check_tokens(self._tokens, self._max_tokens)
         if self._has_left:
             return  # nobody would give the ticket back
         if self._ticket is None:

@@ -13,10 +13,10 @@ def order(
 ) -> tuple[int, ...]:
     """Give the indexes that the options leave, best first.
 
-    `scores` are pairs of index and returned score, in any order. A rank that is returned as it is
-    is better when it is lower; every other score when it is higher.
+    `scores` are pairs of index and returned score, in any order. A rank that is not mapped into
+    [0, 1] is better when it is lower; every other score when it is higher.
     """
-    lower_is_better = kind is ScoreKind.RANK and options.normalization is Normalization.NONE
+    lower_is_better = kind is ScoreKind.RANK and options.normalization is not Normalization.UNIT
     sign = 1.0 if lower_is_better else -1.0
     limit = options.score_threshold
     kept = [

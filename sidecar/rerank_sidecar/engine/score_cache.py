@@ -48,6 +48,7 @@ class ScoreKeys:
         parts = (
             info.name,
             info.version,
+            info.max_windows,
             truncation.max_tokens_per_document,
             truncation.side.value,
             options.long_document_policy and options.long_document_policy.value,

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import math
 
-from rerank_sidecar.errors import DeadlineExceeded, InvalidField, LimitExceeded
+from rerank_sidecar.errors import (
+    DeadlineExceeded,
+    InvalidField,
+    LimitExceeded,
+    NotSupportedByModel,
+)
+from rerank_sidecar.rerankers.base import RerankerInfo
 from rerank_sidecar.settings import Settings
 from rerank_sidecar.types import Document, RerankOptions
 
@@ -21,13 +27,13 @@ def check_request(query: str, options: RerankOptions, settings: Settings) -> Non
         DeadlineExceeded: the caller's time was over on arrival.
     """
     if exceeds(query, settings.max_query_bytes):
-        raise LimitExceeded(f"query is over {settings.max_query_bytes} bytes", "query")
+        raise LimitExceeded(f"query: over {settings.max_query_bytes} bytes", "query")
     _at_least_one(options.top_n, "top_n")
     if not -_MAX_PRIORITY <= options.priority <= _MAX_PRIORITY:
-        raise InvalidField(f"priority must be within {_MAX_PRIORITY} of 0", "priority")
+        raise InvalidField(f"priority: must be within {_MAX_PRIORITY} of 0", "priority")
     _at_least_one(options.truncation.max_tokens_per_document, "truncation.max_tokens_per_document")
     if options.score_threshold is not None and not math.isfinite(options.score_threshold):
-        raise InvalidField("score_threshold must be a finite number", "score_threshold")
+        raise InvalidField("score_threshold: must be a finite number", "score_threshold")
     if options.timeout_s is not None and not options.timeout_s > 0:
         raise DeadlineExceeded("the deadline had passed when the request arrived")
 
@@ -39,7 +45,35 @@ def check_count(count: int, settings: Settings) -> None:
         LimitExceeded: there are more than `max_documents`.
     """
     if count > settings.max_documents:
-        raise LimitExceeded(f"documents are more than {settings.max_documents}", "documents")
+        raise LimitExceeded(f"documents: more than {settings.max_documents}", "documents")
+
+
+def check_chunk(options: RerankOptions, info: RerankerInfo) -> None:
+    """Refuse a part of a search for a model that has to see all of it.
+
+    Raises:
+        NotSupportedByModel: its scores cannot be compared with those of the other parts.
+    """
+    if options.is_chunk and not info.comparable_across_requests:
+        raise NotSupportedByModel(
+            f"model: scores of {info.name} mean something only within one request, and a search "
+            "comes here in several",
+            "model",
+        )
+
+
+def check_tokens(tokens: int, limit: int) -> None:
+    """Refuse a request for which the model would have to read more tokens than one may cost.
+
+    Raises:
+        LimitExceeded: there are more than the limit, which is `max_request_tokens`.
+    """
+    if tokens > limit:
+        raise LimitExceeded(
+            f"documents: about {tokens} tokens to read with the query, over max_request_tokens, "
+            f"which is {limit}",
+            "documents",
+        )
 
 
 def check_document(index: int, document: Document, settings: Settings) -> LimitExceeded | None:
@@ -47,7 +81,7 @@ def check_document(index: int, document: Document, settings: Settings) -> LimitE
     if not exceeds(document.text, settings.max_document_bytes):
         return None
     return LimitExceeded(
-        f"document {index} is over {settings.max_document_bytes} bytes", f"documents[{index}]"
+        f"documents[{index}]: over {settings.max_document_bytes} bytes", f"documents[{index}]"
     )
 
 
@@ -60,4 +94,4 @@ def exceeds(text: str, max_bytes: int) -> bool:
 
 def _at_least_one(value: int | None, field: str) -> None:
     if value is not None and value < 1:
-        raise InvalidField(f"{field} must be at least 1; leave it out for no limit", field)
+        raise InvalidField(f"{field}: must be at least 1; leave it out for no limit", field)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ class BenchJob:
     """What is sent, where to, how often and how long.
 
     `texts` is a file or folder of documents, or None for made ones of `mean_words` on average.
-    `model` is the name that requests ask for.
+    `model` is the name that requests ask for, `token` what they show.
     """
 
     door: Door
@@ -42,6 +42,7 @@ class BenchJob:
     repeat: Repeat = Repeat.NONE
     distinct: int = 1
     model: str | None = None
+    token: str | None = field(default=None, repr=False)
     chunks_at_once: int = 2
 
 
@@ -91,7 +92,11 @@ class Bench:
             self._texts, job.documents, self._rng, repeat=job.repeat, distinct=job.distinct
         )
         async with open_target(
-            job.door, address, model=job.model, chunks_at_once=job.chunks_at_once
+            job.door,
+            address,
+            model=job.model,
+            token=job.token,
+            chunks_at_once=job.chunks_at_once,
         ) as target:
             first = await target.ask(next(requests), max(_PATIENCE_S, job.plan.timeout_s))
             if first.reason is not None and not first.refused:

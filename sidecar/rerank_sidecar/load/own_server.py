@@ -16,6 +16,11 @@ from rerank_sidecar.errors import StartupError
 
 _LOOK_AGAIN_S = 0.01
 _STOP_S = 30.0
+_NO_TOKENS = {
+    "RERANK_SIDECAR_AUTH_TOKENS": "",
+    "RERANK_SIDECAR_AUTH_TOKENS_FILE": "",
+    "AUTHENTICATION_ALLOWED_TOKENS": "",
+}
 _FREE_PORTS = ("--host", "127.0.0.1", "--http-port", "0", "--grpc-port", "0")
 
 
@@ -35,16 +40,17 @@ def own_server(
 ) -> Iterator[OwnServer]:
     """Run `rerank-sidecar serve` on free ports until the end of the block; wait until it is ready.
 
-    `environment` is put over that of this process, whose settings it therefore has. What it logs
-    goes to standard error.
+    `environment` is put over that of this process, whose settings it therefore has, but for tokens:
+    only this machine reaches it. What it logs goes to standard error.
 
     Raises:
         StartupError: it ended before it was ready; it has said why on standard error.
     """
     command = [sys.executable, "-m", "rerank_sidecar", "serve", *_FREE_PORTS, *arguments]
+    settings = {**os.environ, **_NO_TOKENS, **(environment or {})}
     began = time.perf_counter()
     with subprocess.Popen(  # noqa: S603 - our own command
-        command, stdout=subprocess.PIPE, text=True, env={**os.environ, **(environment or {})}
+        command, stdout=subprocess.PIPE, text=True, env=settings
     ) as process:
         try:
             http, grpc = (_address(process) for _ in range(2))

@@ -79,38 +79,48 @@ class Target(ABC):
 
 
 def open_target(
-    door: Door, address: str, *, model: str | None = None, chunks_at_once: int = 2
+    door: Door,
+    address: str,
+    *,
+    model: str | None = None,
+    token: str | None = None,
+    chunks_at_once: int = 2,
 ) -> Target:
     """Give the target for a door; must be called on the event loop that will use it.
 
     `address` is a gRPC target or the URL of the HTTP server. `model` is the name to ask for, which
-    Weaviate cannot; `chunks_at_once` is how many calls of one search Weaviate has in flight (as
-    many as its host has cores).
+    Weaviate cannot; `token` is shown to servers that want one; `chunks_at_once` is how many calls
+    of one search Weaviate has in flight (as many as its host has cores).
 
     Raises:
         MissingExtra: the HTTP client is not installed.
     """
     if door is Door.GRPC:
-        return _Grpc(address, model)
+        return _Grpc(address, model, token)
     if door is Door.HTTP:
-        return _NativeJson(address, model)
-    return _Weaviate(address, chunks_at_once)
+        return _NativeJson(address, model, token)
+    return _Weaviate(address, chunks_at_once, token)
+
+
+def _credentials(token: str | None) -> dict[str, str]:
+    return {} if token is None else {"authorization": f"Bearer {token}"}
 
 
 class _Grpc(Target):
     """One channel for all, as an application would have."""
 
-    def __init__(self, address: str, model: str | None) -> None:
+    def __init__(self, address: str, model: str | None, token: str | None) -> None:
         unlimited = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
         self._channel = grpc.aio.insecure_channel(address, unlimited)
         self._stub = cast("RerankServiceAsyncStub", RerankServiceStub(self._channel))
         self._options = pb.RerankOptions(model=model)
+        self._metadata = tuple(_credentials(token).items())
 
     async def ask(self, request: LoadRequest, timeout_s: float) -> Answer:
         documents = [pb.Document(text=text) for text in request.documents]
         message = pb.RerankRequest(query=request.query, documents=documents, options=self._options)
         try:
-            reply = await self._stub.Rerank(message, timeout=timeout_s)
+            reply = await self._stub.Rerank(message, timeout=timeout_s, metadata=self._metadata)
         except grpc.RpcError as error:
             failure = call_error(error)
             refused = failure.code is grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -129,7 +139,7 @@ class _Http(Target):
 
     path: ClassVar[str]
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, token: str | None) -> None:
         try:
             import aiohttp  # per call an eighth of the processor time of httpx
         except ModuleNotFoundError as error:
@@ -137,7 +147,9 @@ class _Http(Target):
         self._url = address.rstrip("/") + self.path
         self._timeout = aiohttp.ClientTimeout
         self._failure = aiohttp.ClientError
-        self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0), headers=_credentials(token)
+        )
 
     async def close(self) -> None:
         await self._session.close()
@@ -193,8 +205,8 @@ class _NativeReply(msgspec.Struct):
 class _NativeJson(_Http):
     path = "/api/v1/rerank"
 
-    def __init__(self, address: str, model: str | None) -> None:
-        super().__init__(address)
+    def __init__(self, address: str, model: str | None, token: str | None) -> None:
+        super().__init__(address, token)
         self._options = {"model": model}
 
     async def ask(self, request: LoadRequest, timeout_s: float) -> Answer:
@@ -235,8 +247,8 @@ class _Weaviate(_Http):
 
     path = "/rerank"
 
-    def __init__(self, address: str, chunks_at_once: int) -> None:
-        super().__init__(address)
+    def __init__(self, address: str, chunks_at_once: int, token: str | None) -> None:
+        super().__init__(address, token)
         self._chunks_at_once = chunks_at_once
 
     async def ask(self, request: LoadRequest, timeout_s: float) -> Answer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rerank_sidecar.errors import InvalidSetting, ModelUnavailable
+from rerank_sidecar.model_settings import ModelTable
 from rerank_sidecar.models.builtin import embedded_model, lexical_model
 from rerank_sidecar.models.hub import fetch_from_hub
 from rerank_sidecar.models.prepare import prepare_cross_encoder
@@ -31,6 +32,21 @@ def resolve_model(settings: Settings) -> ServableModel:
     if folder is not None:
         return prepare_cross_encoder(folder, folder.name, str(folder), settings)
     return prepare_cross_encoder(fetch_from_hub(settings), settings.model, settings.model, settings)
+
+
+def served_tables(settings: Settings) -> tuple[ModelTable, ...]:
+    """Give what is to be served as tables; without any, `settings.model` is the only one.
+
+    It then has the name that `resolve_model` gives it.
+
+    Raises:
+        ModelUnavailable: `settings.model` is the path of a folder that does not exist.
+    """
+    if settings.models:
+        return settings.models
+    folder = None if settings.model in {EMBEDDED, LEXICAL} else _local_folder(settings.model)
+    name = settings.model if folder is None else folder.name
+    return (ModelTable(name=name, source=settings.model),)
 
 
 def pull_model(settings: Settings, *, prepare: bool = True) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from rerank_sidecar.errors import RerankError
 from rerank_sidecar.score_kinds import ScoreKind
@@ -23,7 +23,8 @@ class RerankerInfo:
 
     `max_tokens` is what it reads at once, special tokens included; None means no limit.
     `comparable_across_requests` is true when a score means the same in every request.
-    `scripts` are the Unicode scripts that it reads; None means all of them.
+    `scripts` are the Unicode scripts that it reads; None means all of them. `max_windows` is how
+    many windows of one document it reads at most, None where it reads no windows.
     """
 
     name: str
@@ -36,6 +37,7 @@ class RerankerInfo:
     comparable_across_requests: bool = True
     default_long_document_policy: LongDocumentPolicy = LongDocumentPolicy.TRUNCATE
     scripts: frozenset[str] | None = None
+    max_windows: int | None = None
 
 
 @dataclass(slots=True)
@@ -70,6 +72,20 @@ class ScoreOptions:
     priority: int = 0
     deadline: float | None = None
     meter: Meter = field(default_factory=Meter)
+
+
+@runtime_checkable
+class TokenCounter(Protocol):
+    """A reranker that can tell what it reads for each document."""
+
+    def count_tokens(
+        self, query: str, documents: Sequence[Document], options: ScoreOptions
+    ) -> list[int]:
+        """Count the tokens of the sequences of each document, 0 if it may not be read.
+
+        Computes, so call it in a thread. Raises what scoring the query would raise.
+        """
+        ...
 
 
 class Reranker(Protocol):

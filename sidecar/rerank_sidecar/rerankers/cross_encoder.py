@@ -1,7 +1,8 @@
 """Cross-encoders: query and document are read together and a classifier gives one number.
 
 Under the policy `truncate`, pairs are cut as Hugging Face's fast tokenizers cut them, so that
-scores equal those of sentence-transformers' `CrossEncoder.predict`.
+scores equal those of sentence-transformers' `CrossEncoder.predict`. Under `reject`, no pair is
+read that they would cut.
 """
 
 from __future__ import annotations
@@ -26,9 +27,12 @@ from rerank_sidecar.rerankers.flow import DocumentFlow, Outcomes
 from rerank_sidecar.rerankers.reading import (
     DocumentReading,
     Finish,
+    TooLong,
     WindowLimits,
     WindowScore,
     read_windows,
+    token_counts,
+    too_long,
 )
 from rerank_sidecar.rerankers.sharing import Lease, Shared
 from rerank_sidecar.rerankers.threads import in_thread
@@ -90,6 +94,18 @@ class CrossEncoderReranker:
         pairs = self._pairs(options)
         return sum(pairs.estimate_tokens(query, document.text) for document in documents)
 
+    def count_tokens(
+        self, query: str, documents: Sequence[Document], options: ScoreOptions
+    ) -> list[int]:
+        """Count what is read for each document, the query's tokens included.
+
+        Raises:
+            LimitExceeded: the query fits beside no document and may not be cut.
+        """
+        [encoded] = self._tokenizer.encode([query])
+        texts = [document.text for document in documents]
+        return token_counts(self._pairs(options).read(encoded.token_ids, texts))
+
     def score(
         self, query: str, documents: AsyncIterator[IndexedDocuments], options: ScoreOptions
     ) -> AsyncGenerator[tuple[int, Outcome], None]:
@@ -97,6 +113,7 @@ class CrossEncoderReranker:
 
         Raises:
             CallEnded: the deadline passed.
+            LimitExceeded: the query fits beside no document and may not be cut.
             Unavailable: the scheduler is closing.
         """
         flow = DocumentFlow(self._scheduler, options)
@@ -124,7 +141,9 @@ class _Pairs:
     rules: WindowRules
     ratio: TokenRatio
 
-    def read(self, query: TokenIds, texts: Sequence[str]) -> list[DocumentReading]:
+    def read(self, query: TokenIds, texts: Sequence[str]) -> list[DocumentReading | TooLong]:
+        if self.rules.policy is LongDocumentPolicy.REJECT and len(query) > self._budget:
+            raise too_long("query", len(query), self._budget)
         documents = self._encode(len(query), texts)
         self.ratio.learn(documents)
         return [self._read(query, document) for document in documents]
@@ -136,7 +155,7 @@ class _Pairs:
         return tokens_in_windows(document_tokens, capacity, self.rules, beside)
 
     def _encode(self, query_tokens: int, texts: Sequence[str]) -> list[EncodedText]:
-        if self.rules.side is TruncationSide.LEFT:
+        if self.rules.side is TruncationSide.LEFT or self.rules.policy is LongDocumentPolicy.REJECT:
             return self.tokenizer.encode(texts)
         # A document of more tokens than these is read as if it had any number of them.
         most = max(self.limits.max_tokens, query_tokens)
@@ -144,7 +163,10 @@ class _Pairs:
         enough = max(most, most_tokens(capacity, self.rules))
         return self.tokenizer.encode_beginnings(texts, enough)
 
-    def _read(self, query: TokenIds, document: EncodedText) -> DocumentReading:
+    def _read(self, query: TokenIds, document: EncodedText) -> DocumentReading | TooLong:
+        beside_query = self._budget - len(query)
+        if self.rules.refuses(len(document), beside_query):
+            return TooLong(self.rules.wanted(len(document)), beside_query)
         query_tokens, capacity = self._share(len(query), len(document))
         return read_windows(
             document,
@@ -155,13 +177,14 @@ class _Pairs:
 
     def _share(self, query_tokens: int, document_tokens: int) -> tuple[int, int]:
         """Give how many tokens of the query are read, and the most of a window of the document."""
-        budget = self.limits.max_tokens - self.tokenizer.pair.count
         if self.rules.policy is LongDocumentPolicy.CHUNK:
             kept = min(query_tokens, self.limits.max_query_tokens)
-            return kept, budget - kept
-        most = self.rules.max_tokens_per_document
-        readable = document_tokens if most is None else min(document_tokens, most)
-        return longest_first(query_tokens, readable, budget)
+            return kept, self._budget - kept
+        return longest_first(query_tokens, self.rules.wanted(document_tokens), self._budget)
+
+    @property
+    def _budget(self) -> int:
+        return self.limits.max_tokens - self.tokenizer.pair.count
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +201,7 @@ class _ReadQuery:
         """Each pair needs a forward pass."""
         return [], group
 
-    async def read(self, texts: Sequence[str]) -> list[DocumentReading]:
+    async def read(self, texts: Sequence[str]) -> list[DocumentReading | TooLong]:
         query = await self.lease.value(self.options.deadline)
         readings, seconds = await in_thread(self.executor, self.pairs.read, query, texts)
         self.options.meter.tokenise_s += seconds

@@ -24,7 +24,7 @@ def document_keys(model: str, rules: WindowRules) -> Callable[[str], bytes]:
     `model` names all that an encoding depends on besides the text, the rules and the processor.
     Keys are 16 bytes of keyed BLAKE2b.
     """
-    if rules.policy is LongDocumentPolicy.TRUNCATE:
+    if rules.policy is not LongDocumentPolicy.CHUNK:
         rules = replace(rules, overlap_tokens=0, max_windows=1)  # which do not matter then
     secret = blake2b(f"{_FORMAT}\n{model}\n{rules}\n{_processor()}".encode(), digest_size=32)
     salted = blake2b(digest_size=KEY_BYTES, key=secret.digest())

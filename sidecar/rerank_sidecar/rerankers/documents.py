@@ -16,9 +16,15 @@ from rerank_sidecar.rerankers.document_keys import document_keys
 from rerank_sidecar.rerankers.estimates import TokenRatio, tokens_in_windows
 from rerank_sidecar.rerankers.matrix_cache import TokenMatrixCache
 from rerank_sidecar.rerankers.maxsim import MaxSim
-from rerank_sidecar.rerankers.reading import DocumentReading, WindowScore, best_of, read_windows
+from rerank_sidecar.rerankers.reading import (
+    DocumentReading,
+    TooLong,
+    WindowScore,
+    best_of,
+    read_windows,
+)
 from rerank_sidecar.rerankers.token_matrix import EncodedDocument, QueryMatrix
-from rerank_sidecar.types import Score, TruncationSide
+from rerank_sidecar.types import LongDocumentPolicy, Score, TruncationSide
 
 _MOST_CHARACTERS_LOOKED_UP = 100_000
 """An estimate does not hash more of one text than this, which takes a tenth of a millisecond."""
@@ -56,7 +62,7 @@ class DocumentModel:
 
     def read(
         self, key_of: KeyOf, rules: WindowRules, texts: Sequence[str]
-    ) -> list[DocumentReading]:
+    ) -> list[DocumentReading | TooLong]:
         """Tokenise texts and cut them into windows whose matrices will be kept."""
         documents = self._encode(texts, rules)
         self.ratio.learn(documents)
@@ -105,7 +111,7 @@ class DocumentModel:
         return sum(tokens) - kept + kept // _TIMES_FASTER_WHEN_KEPT
 
     def _encode(self, texts: Sequence[str], rules: WindowRules) -> list[EncodedText]:
-        if rules.side is TruncationSide.LEFT:
+        if rules.side is TruncationSide.LEFT or rules.policy is LongDocumentPolicy.REJECT:
             return self.tokenizer.encode(texts)
         return self.tokenizer.encode_beginnings(texts, most_tokens(self.capacity, rules))
 
@@ -119,7 +125,9 @@ class DocumentModel:
 
     def _read(
         self, document: EncodedText, rules: WindowRules, key: bytes | None
-    ) -> DocumentReading:
+    ) -> DocumentReading | TooLong:
+        if rules.refuses(len(document), self.capacity):
+            return TooLong(rules.wanted(len(document)), self.capacity)
         reading = read_windows(
             document,
             plan_windows(len(document), self.capacity, rules),

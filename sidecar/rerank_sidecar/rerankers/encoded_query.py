@@ -19,15 +19,25 @@ from rerank_sidecar.rerankers.token_matrix import QueryMatrix
 
 @dataclass(frozen=True, slots=True)
 class EncodedQuery:
-    """A query's matrix and what it cost to make."""
+    """A query's matrix and what it cost to make.
+
+    `length` is how many tokens the query has and `kept` how many of them were read, special ones
+    not counted; `tokens` counts all that were read.
+    """
 
     matrix: QueryMatrix
-    truncated: bool
+    length: int
+    kept: int
     tokens: int
     tokenise_s: float
     queue_s: float
     infer_s: float
     shared: bool
+
+    @property
+    def truncated(self) -> bool:
+        """Tell whether some of the query was not read."""
+        return self.kept < self.length
 
     def count(self, meter: Meter, *, is_first: bool) -> None:
         """Meter the query; its time is told to the request that it was first encoded for."""
@@ -74,7 +84,8 @@ class QueryEncoder:
         done = await future
         return EncodedQuery(
             matrix=done.value,
-            truncated=len(kept) < len(encoded),
+            length=len(encoded),
+            kept=len(kept),
             tokens=len(sequence),
             tokenise_s=tokenise_s,
             queue_s=done.queue_s,

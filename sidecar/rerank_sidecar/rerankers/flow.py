@@ -21,7 +21,13 @@ from rerank_sidecar.errors import Cancelled, ServerFault
 from rerank_sidecar.rerankers.arrivals import closing as closing_documents
 from rerank_sidecar.rerankers.arrivals import in_parts
 from rerank_sidecar.rerankers.base import IndexedDocuments, Outcome, ScoreOptions
-from rerank_sidecar.rerankers.reading import DocumentReading, Finish, WindowScore, best_of
+from rerank_sidecar.rerankers.reading import (
+    DocumentReading,
+    Finish,
+    TooLong,
+    WindowScore,
+    best_of,
+)
 
 Outcomes = Sequence[tuple[int, Outcome]]
 
@@ -36,8 +42,8 @@ class QueryReading(Protocol):
         """Score the documents that need no forward pass, and give the others back."""
         ...
 
-    async def read(self, texts: Sequence[str]) -> list[DocumentReading]:
-        """Tokenise documents and cut them into windows."""
+    async def read(self, texts: Sequence[str]) -> list[DocumentReading | TooLong]:
+        """Tokenise documents and cut them into windows, unless they may not be cut."""
         ...
 
     async def finish(self) -> Finish:
@@ -113,6 +119,9 @@ class DocumentFlow:
         finish = await query.finish()
         together: list[tuple[int, DocumentReading]] = []
         for (index, _), reading in zip(part, readings, strict=True):
+            if isinstance(reading, TooLong):
+                self._events.put_nowait([(index, reading.error(index))])
+                continue
             together.append((index, reading))
             self._unscored_tokens += sum(map(len, reading.sequences))
             if self._has_its_share():

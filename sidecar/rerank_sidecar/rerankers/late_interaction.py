@@ -22,11 +22,18 @@ from rerank_sidecar.rerankers.encoded_query import EncodedQuery, QueryEncoder
 from rerank_sidecar.rerankers.flow import DocumentFlow, Outcomes
 from rerank_sidecar.rerankers.matrix_cache import TokenMatrixCache
 from rerank_sidecar.rerankers.maxsim import MaxSim
-from rerank_sidecar.rerankers.reading import DocumentReading, Finish, WindowLimits
+from rerank_sidecar.rerankers.reading import (
+    DocumentReading,
+    Finish,
+    TooLong,
+    WindowLimits,
+    token_counts,
+    too_long,
+)
 from rerank_sidecar.rerankers.sharing import Lease
 from rerank_sidecar.rerankers.threads import in_thread
 from rerank_sidecar.rerankers.token_matrix import EncodedDocument, QueryMatrix
-from rerank_sidecar.types import Document
+from rerank_sidecar.types import Document, LongDocumentPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +115,14 @@ class LateInteractionReranker:
         document_tokens = model.estimate_tokens([document.text for document in documents], rules)
         return query_tokens + model.tokenizer.single.count + document_tokens
 
+    def count_tokens(
+        self, query: str, documents: Sequence[Document], options: ScoreOptions
+    ) -> list[int]:
+        """Count what is read for each document; the query is read once for all of them."""
+        rules, model = self._limits.rules(options, self._info), self._documents
+        texts = [document.text for document in documents]
+        return token_counts(model.read(model.key_of(rules), rules, texts))
+
     def score(
         self, query: str, documents: AsyncIterator[IndexedDocuments], options: ScoreOptions
     ) -> AsyncGenerator[tuple[int, Outcome], None]:
@@ -115,6 +130,7 @@ class LateInteractionReranker:
 
         Raises:
             CallEnded: the deadline passed.
+            LimitExceeded: the query is too long and may not be cut.
             Unavailable: the scheduler is closing.
             ServerFault: the query could not be encoded.
         """
@@ -164,7 +180,7 @@ class _ReadQuery:
         ]
         return (await self._score(known) if known else []), unknown
 
-    async def read(self, texts: Sequence[str]) -> list[DocumentReading]:
+    async def read(self, texts: Sequence[str]) -> list[DocumentReading | TooLong]:
         readings, seconds = await in_thread(
             self._executor, self._documents.read, self._key_of, self._rules, texts
         )
@@ -190,6 +206,8 @@ class _ReadQuery:
 
     async def _matrix(self) -> QueryMatrix:
         encoded = await self._lease.value(self._options.deadline)
+        if encoded.truncated and self._rules.policy is LongDocumentPolicy.REJECT:
+            raise too_long("query", encoded.length, encoded.kept)
         if not self._is_counted:
             self._is_counted = True
             encoded.count(self._options.meter, is_first=self._lease.is_first)

@@ -16,7 +16,7 @@ import time
 import unicodedata
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from operator import add
 from typing import Self
@@ -58,10 +58,13 @@ class LexicalReranker:
     without spaces has long ones. The meter counts words as tokens.
     """
 
+    def __init__(self, name: str = _INFO.name) -> None:
+        self._info = replace(_INFO, name=name)
+
     @property
     def info(self) -> RerankerInfo:
         """Describe the reranker."""
-        return _INFO
+        return self._info
 
     @property
     def tokens_per_s(self) -> float:
@@ -73,6 +76,13 @@ class LexicalReranker:
     ) -> int:
         """There are no forward passes: 0."""
         return 0
+
+    def count_tokens(
+        self, query: str, documents: Sequence[Document], options: ScoreOptions
+    ) -> list[int]:
+        """Count the words that are read of each document."""
+        read = (_cut(document.text, options.truncation)[0] for document in documents)
+        return [len(_Text.of(text).words) for text in read]
 
     async def score(
         self, query: str, documents: AsyncIterator[IndexedDocuments], options: ScoreOptions

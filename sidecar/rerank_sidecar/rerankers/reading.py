@@ -11,7 +11,7 @@ import numpy.typing as npt
 from rerank_sidecar.backends.base import TokenSequence
 from rerank_sidecar.batching.tokenization import EncodedText, SpecialTokens, TokenIds
 from rerank_sidecar.batching.windows import WindowPlan, WindowRules
-from rerank_sidecar.errors import ModelNotServable
+from rerank_sidecar.errors import LimitExceeded, ModelNotServable
 from rerank_sidecar.rerankers.base import RerankerInfo, ScoreOptions
 from rerank_sidecar.rerankers.token_matrix import TokenMatrix
 from rerank_sidecar.types import Score, Window
@@ -79,6 +79,32 @@ class DocumentReading:
     truncated: bool = False
     query_truncated: bool = False
     keep: Callable[[Sequence[WindowScore]], None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TooLong:
+    """A document that may not be cut and does not fit; lengths in tokens, special ones not counted.
+
+    `limit` is what the model reads of it: where both are read together, beside this query.
+    """
+
+    tokens: int
+    limit: int
+
+    def error(self, index: int) -> LimitExceeded:
+        """Give the error of the document at that position of the request."""
+        return too_long(f"documents[{index}]", self.tokens, self.limit)
+
+
+def token_counts(readings: Sequence[DocumentReading | TooLong]) -> list[int]:
+    """Count the tokens of every window of each document; one that may not be read has none."""
+    return [0 if isinstance(each, TooLong) else sum(map(len, each.sequences)) for each in readings]
+
+
+def too_long(field: str, tokens: int, limit: int) -> LimitExceeded:
+    """Give the error of a text that may not be cut and is longer than the model reads."""
+    message = f"{field}: {tokens} tokens long, and the model reads at most {limit}"
+    return LimitExceeded(message, field)
 
 
 def best_of(values: Sequence[float], windows: Sequence[Window], *, truncated: bool) -> Score:

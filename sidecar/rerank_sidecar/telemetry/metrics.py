@@ -5,6 +5,8 @@ docs/metrics.md describes them all for those who read them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from prometheus_client import Counter, Gauge, Histogram
 
 from rerank_sidecar.types import Timing
@@ -40,10 +42,12 @@ PADDED_TOKENS = Counter(
     "Tokens of forward passes when padded to their longest sequence.",
 )
 PENDING_SEQUENCES = Gauge(
-    "rerank_sidecar_pending_sequences", "Sequences that wait for a forward pass."
+    "rerank_sidecar_pending_sequences", "Sequences that wait for a forward pass.", ["model"]
 )
 PENDING_TOKENS = Gauge(
-    "rerank_sidecar_pending_tokens", "Tokens of the sequences that wait for a forward pass."
+    "rerank_sidecar_pending_tokens",
+    "Tokens of the sequences that wait for a forward pass.",
+    ["model"],
 )
 REFUSALS = Counter(
     "rerank_sidecar_refusals", "Requests refused by admission, by reason.", ["reason"]
@@ -60,16 +64,49 @@ STAGE_SECONDS = Histogram(
 )
 ADMITTED_WORK_SECONDS = Gauge(
     "rerank_sidecar_admitted_work_seconds",
-    "How long the requests that are being answered keep the model busy, as estimated.",
+    "How long the requests that are being answered keep the models busy, as estimated.",
 )
 TOKENS_PER_SECOND = Gauge(
-    "rerank_sidecar_tokens_per_second", "How fast the model reads when it is busy, as measured."
+    "rerank_sidecar_tokens_per_second",
+    "How fast the model reads when it is busy, as measured.",
+    ["model"],
 )
 EVENT_LOOP_LAG_SECONDS = Histogram(
     "rerank_sidecar_event_loop_lag_seconds",
     "How late the event loop woke a task that slept, ten times a second.",
     buckets=_LATENCY_BUCKETS_S,
 )
+
+
+_watched: dict[str, object] = {}
+
+
+def watch_model(
+    model: str,
+    tokens_per_s: Callable[[], float],
+    pending_sequences: Callable[[], float],
+    pending_tokens: Callable[[], float],
+) -> Callable[[], None]:
+    """Let the gauges of a model read these until the function that is returned is called.
+
+    When a model is replaced, the new one takes the gauges over before the old one lets go.
+    """
+    gauges = {
+        TOKENS_PER_SECOND: tokens_per_s,
+        PENDING_SEQUENCES: pending_sequences,
+        PENDING_TOKENS: pending_tokens,
+    }
+    for gauge, read in gauges.items():
+        gauge.labels(model=model).set_function(read)
+    watcher = _watched[model] = object()
+
+    def stop() -> None:
+        if _watched.get(model) is watcher:
+            del _watched[model]
+            for gauge in gauges:
+                gauge.remove(model)
+
+    return stop
 
 
 def count_stages(model: str, timing: Timing) -> None:

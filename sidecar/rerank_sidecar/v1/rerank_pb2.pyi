@@ -12,6 +12,7 @@ class LongDocumentPolicy(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     LONG_DOCUMENT_POLICY_UNSPECIFIED: _ClassVar[LongDocumentPolicy]
     LONG_DOCUMENT_POLICY_CHUNK: _ClassVar[LongDocumentPolicy]
     LONG_DOCUMENT_POLICY_TRUNCATE: _ClassVar[LongDocumentPolicy]
+    LONG_DOCUMENT_POLICY_REJECT: _ClassVar[LongDocumentPolicy]
 
 class TruncationSide(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -24,6 +25,7 @@ class Normalization(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     NORMALIZATION_UNSPECIFIED: _ClassVar[Normalization]
     NORMALIZATION_NONE: _ClassVar[Normalization]
     NORMALIZATION_UNIT: _ClassVar[Normalization]
+    NORMALIZATION_LOGIT: _ClassVar[Normalization]
 
 class ScoreKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -37,12 +39,14 @@ class ScoreKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
 LONG_DOCUMENT_POLICY_UNSPECIFIED: LongDocumentPolicy
 LONG_DOCUMENT_POLICY_CHUNK: LongDocumentPolicy
 LONG_DOCUMENT_POLICY_TRUNCATE: LongDocumentPolicy
+LONG_DOCUMENT_POLICY_REJECT: LongDocumentPolicy
 TRUNCATION_SIDE_UNSPECIFIED: TruncationSide
 TRUNCATION_SIDE_RIGHT: TruncationSide
 TRUNCATION_SIDE_LEFT: TruncationSide
 NORMALIZATION_UNSPECIFIED: Normalization
 NORMALIZATION_NONE: Normalization
 NORMALIZATION_UNIT: Normalization
+NORMALIZATION_LOGIT: Normalization
 SCORE_KIND_UNSPECIFIED: ScoreKind
 SCORE_KIND_RAW_LOGIT: ScoreKind
 SCORE_KIND_PROBABILITY: ScoreKind
@@ -236,7 +240,7 @@ class ListModelsRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("model", "family", "score_kind", "max_tokens", "comparable_across_requests", "is_default", "default_long_document_policy")
+    __slots__ = ("model", "family", "score_kind", "max_tokens", "comparable_across_requests", "is_default", "default_long_document_policy", "aliases", "is_loaded")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     FAMILY_FIELD_NUMBER: _ClassVar[int]
     SCORE_KIND_FIELD_NUMBER: _ClassVar[int]
@@ -244,6 +248,8 @@ class Model(_message.Message):
     COMPARABLE_ACROSS_REQUESTS_FIELD_NUMBER: _ClassVar[int]
     IS_DEFAULT_FIELD_NUMBER: _ClassVar[int]
     DEFAULT_LONG_DOCUMENT_POLICY_FIELD_NUMBER: _ClassVar[int]
+    ALIASES_FIELD_NUMBER: _ClassVar[int]
+    IS_LOADED_FIELD_NUMBER: _ClassVar[int]
     model: ModelReference
     family: str
     score_kind: ScoreKind
@@ -251,7 +257,9 @@ class Model(_message.Message):
     comparable_across_requests: bool
     is_default: bool
     default_long_document_policy: LongDocumentPolicy
-    def __init__(self, model: _Optional[_Union[ModelReference, _Mapping]] = ..., family: _Optional[str] = ..., score_kind: _Optional[_Union[ScoreKind, str]] = ..., max_tokens: _Optional[int] = ..., comparable_across_requests: bool = ..., is_default: bool = ..., default_long_document_policy: _Optional[_Union[LongDocumentPolicy, str]] = ...) -> None: ...
+    aliases: _containers.RepeatedScalarFieldContainer[str]
+    is_loaded: bool
+    def __init__(self, model: _Optional[_Union[ModelReference, _Mapping]] = ..., family: _Optional[str] = ..., score_kind: _Optional[_Union[ScoreKind, str]] = ..., max_tokens: _Optional[int] = ..., comparable_across_requests: bool = ..., is_default: bool = ..., default_long_document_policy: _Optional[_Union[LongDocumentPolicy, str]] = ..., aliases: _Optional[_Iterable[str]] = ..., is_loaded: bool = ...) -> None: ...
 
 class ListModelsResponse(_message.Message):
     __slots__ = ("models",)

@@ -1,79 +1,67 @@
-"""Both clients against a real server, over the reranker that needs no model."""
+"""Every client against a real server, over the reranker that needs no model."""
 
 import asyncio
+import inspect
 import pickle
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from typing import Any
 
 import grpc
 import pytest
 
 from rerank_adapters import (
+    AsyncHttpRerankClient,
     AsyncRerankClient,
+    DeadlineExceeded,
     Document,
-    RerankCallError,
+    HttpRerankClient,
+    InvalidField,
+    NotReady,
     RerankClient,
     RerankResponse,
+    Unreachable,
     Window,
 )
-from rerank_adapters.messages import parse_response
-from rerank_sidecar.api.grpc_server import GrpcServer
-from rerank_sidecar.engine.engine import Engine
-from rerank_sidecar.engine.registry import Registry
-from rerank_sidecar.rerankers.lexical import LexicalReranker
-from rerank_sidecar.settings import Settings
+from rerank_adapters.candidates import AsyncSidecar
+from rerank_adapters.candidates import Sidecar as BlockingSidecar
+from rerank_adapters.wire import parse_response
+from rerank_sidecar.in_process import AsyncInProcessRerankClient, InProcessRerankClient
 from rerank_sidecar.v1 import rerank_pb2 as pb
+from tests.unit.adapters.every_client import (
+    DOCUMENTS,
+    GRPC,
+    HTTP,
+    IN_PROCESS,
+    Ask,
+    Sidecar,
+    asking,
+    client_of,
+    failure,
+    listening,
+    listening_beside,
+)
 
-DOCUMENTS = ("green vegetable", "red fruit", "a red vegetable")
-
-Ask = Callable[..., Awaitable[Any]]
-"""A method of a client by its name, with the same arguments; both clients can be asked."""
-
-
-@asynccontextmanager
-async def listening(*, is_ready: bool = True, **settings: object) -> AsyncIterator[str]:
-    chosen = Settings.model_validate({"grpc_port": 0, **settings})
-    engine = Engine(chosen)
-    if is_ready:
-        lexical = LexicalReranker()
-        engine.open(Registry([lexical], any_script=lexical))
-    server = GrpcServer(engine, chosen)
-    port = await server.start()
-    try:
-        yield f"localhost:{port}"
-    finally:
-        await server.stop(0)
+REMOTE = (*GRPC, *HTTP)
+EVERY = (*REMOTE, *IN_PROCESS)
 
 
-@asynccontextmanager
-async def asking(kind: str, target: str, timeout_s: float = 20.0) -> AsyncIterator[Ask]:
-    if kind == "async":
-        async with AsyncRerankClient(target, timeout_s) as client:
-            yield lambda method, *args, **options: getattr(client, method)(*args, **options)
-    else:
-        with RerankClient(target, timeout_s) as blocking:
-            yield lambda method, *args, **options: asyncio.to_thread(
-                getattr(blocking, method), *args, **options
-            )
-
-
-@pytest.fixture(params=["sync", "async"])
+@pytest.fixture(params=EVERY)
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Sidecar]:
+    with listening_beside() as sidecar:
+        yield sidecar
+
+
 @pytest.fixture
-async def ask(kind: str) -> AsyncIterator[Ask]:
-    async with listening() as target, asking(kind, target) as asked:
+async def ask(kind: str, shared: Sidecar) -> AsyncIterator[Ask]:
+    async with asking(kind, shared) as asked:
         yield asked
-
-
-async def failure(call: Awaitable[Any]) -> RerankCallError:
-    with pytest.raises(RerankCallError) as caught:
-        await call
-    return caught.value
 
 
 async def test_results_come_best_first(ask: Ask) -> None:
@@ -86,6 +74,7 @@ async def test_results_come_best_first(ask: Ask) -> None:
     assert (response.normalization, response.query_truncated) == ("none", False)
     assert response.usage.pairs == 3
     assert response.timing.total_us > 0
+    assert response.passed_through is None
 
 
 async def test_options_and_ids_travel(ask: Ask) -> None:
@@ -104,6 +93,7 @@ async def test_options_and_ids_travel(ask: Ask) -> None:
         priority=3,
         normalization="unit",
         timeout_s=20.0,
+        on_error="raise",
     )
     (best,) = response.results
     assert best.id == "id 1"
@@ -124,12 +114,18 @@ async def test_unset_options_mean_the_defaults(ask: Ask) -> None:
 async def test_models_are_listed(ask: Ask) -> None:
     (model,) = await ask("models")
     assert (model.name, model.family, model.score_kind) == ("lexical", "lexical", "LEXICAL")
-    assert (model.is_default, model.max_tokens) == (True, None)
+    assert (model.is_default, model.max_tokens, model.is_loaded) == (True, None, True)
     assert model.default_long_document_policy in {"chunk", "truncate"}
 
 
+async def test_no_documents_have_an_empty_answer(ask: Ask) -> None:
+    response: RerankResponse = await ask("rerank", "red", [])
+    assert response.results == ()
+    assert response.model == "lexical"
+
+
 async def test_a_document_that_fails_alone_is_told_apart(kind: str) -> None:
-    async with listening(max_document_bytes=20) as target, asking(kind, target) as ask:
+    async with listening(max_document_bytes=20) as sidecar, asking(kind, sidecar) as ask:
         response: RerankResponse = await ask("rerank", "red", ["x" * 21, "red"])
     scored, failed = response.results
     assert (scored.index, scored.error) == (1, None)
@@ -140,39 +136,48 @@ async def test_a_document_that_fails_alone_is_told_apart(kind: str) -> None:
 
 async def test_a_refusal_names_reason_and_field(ask: Ask) -> None:
     error = await failure(ask("rerank", "red", DOCUMENTS, top_n=0))
+    assert type(error) is InvalidField
     assert (error.code, error.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD")
     assert error.field == "options.top_n"
     assert error.retry_after_s is None
     assert str(error) == f"INVALID_FIELD: {error.message}"
     copy = pickle.loads(pickle.dumps(error))  # noqa: S301
-    assert (str(copy), copy.field) == (str(error), error.field)
+    assert (type(copy), str(copy), copy.field) == (InvalidField, str(error), error.field)
 
 
+@pytest.mark.parametrize("kind", REMOTE)
 async def test_a_server_that_is_not_ready_says_when_to_come_back(kind: str) -> None:
-    async with listening(is_ready=False) as target, asking(kind, target) as ask:
+    async with listening(is_ready=False) as sidecar, asking(kind, sidecar) as ask:
         errors = [await failure(ask("rerank", "red", DOCUMENTS)), await failure(ask("models"))]
     for error in errors:
+        assert type(error) is NotReady
         assert (error.code, error.reason) == (grpc.StatusCode.UNAVAILABLE, "NOT_READY")
         assert error.retry_after_s is not None
         assert error.retry_after_s > 0
 
 
+@pytest.mark.parametrize("kind", REMOTE)
 async def test_a_server_that_is_not_there_gives_no_reason(kind: str) -> None:
-    async with listening() as target:
+    async with listening() as gone:
         pass
-    async with asking(kind, target) as ask:
+    async with asking(kind, gone) as ask:
         error = await failure(ask("rerank", "red", DOCUMENTS))
+    assert type(error) is Unreachable
     assert error.code is grpc.StatusCode.UNAVAILABLE
     assert (error.reason, error.field, error.retry_after_s) == (None, None, None)
 
 
-@pytest.mark.parametrize(("default_s", "own_s"), [(0.2, None), (20.0, 0.2)])
+@pytest.mark.parametrize("kind", REMOTE)
+@pytest.mark.parametrize(("default_s", "own_s"), [(0.2, None), (20.0, 0.2), (20.0, 0.0)])
 async def test_a_call_ends_at_its_deadline(
-    kind: str, default_s: float, own_s: float | None
+    kind: str, shared: Sidecar, default_s: float, own_s: float | None
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        async with asking(kind, f"127.0.0.1:{silent.getsockname()[1]}", default_s) as ask:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        nobody = replace(shared, target=address, url=f"http://{address}")
+        async with asking(kind, nobody, default_s) as ask:
             error = await failure(ask("rerank", "red", DOCUMENTS, timeout_s=own_s))
+    assert type(error) is DeadlineExceeded
     assert error.code is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
@@ -180,40 +185,107 @@ async def test_a_call_ends_at_its_deadline(
     ("documents", "options", "kind_of_error"),
     [
         ("one string", {}, TypeError),
+        ([1], {}, TypeError),
+        (["half of a pair: \ud83d"], {}, ValueError),
         (DOCUMENTS, {"topn": 3}, TypeError),
         (DOCUMENTS, {"top_n": "3"}, TypeError),
         (DOCUMENTS, {"normalization": "minmax"}, ValueError),
         (DOCUMENTS, {"truncation_side": "middle"}, ValueError),
+        (DOCUMENTS, {"on_error": "ignore"}, ValueError),
+        (DOCUMENTS, {"timeout_s": float("nan")}, ValueError),
     ],
 )
 async def test_mistakes_are_found_before_anything_is_sent(
     ask: Ask, documents: Any, options: dict[str, Any], kind_of_error: type[Exception]
 ) -> None:
-    with pytest.raises(kind_of_error):
+    with pytest.raises(kind_of_error) as caught:
         await ask("rerank", "red", documents, **options)
+    assert "half of a pair: " not in str(caught.value)
 
 
-async def test_large_requests_and_answers_pass(ask: Ask) -> None:
+@pytest.mark.parametrize("query", [None, b"red", "half of a pair: \ud83d"])
+async def test_a_query_is_a_text(ask: Ask, query: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match=r"^query") as caught:
+        await ask("rerank", query, DOCUMENTS)
+    assert "half of a pair: " not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"timeout_s": 0.0},
+        {"timeout_s": float("inf")},
+        {"max_attempts": 0},
+        {"max_attempts": 6},
+        {"max_documents_per_call": 0},
+        {"on_error": "ignore"},
+    ],
+    ids=str,
+)
+def test_options_out_of_range_are_named(
+    kind: str, shared: Sidecar, options: dict[str, Any]
+) -> None:
+    (name,) = options
+    with pytest.raises(ValueError, match=f"^{name}: "):
+        client_of(kind, shared, **options)
+    with pytest.raises(TypeError, match="retries"):
+        client_of(kind, shared, retries=3)
+
+
+async def test_a_client_that_is_closed_says_so(kind: str, shared: Sidecar) -> None:
+    async with asking(kind, shared) as ask:
+        await ask("rerank", "red", DOCUMENTS)
+    with pytest.raises(RuntimeError, match="closed"):
+        await ask("rerank", "red", DOCUMENTS)
+
+
+@pytest.mark.parametrize("kind", REMOTE)
+async def test_large_requests_and_answers_pass(kind: str, shared: Sidecar) -> None:
     documents = ["red " * 25_000] * 60
-    response: RerankResponse = await ask("rerank", "red", documents, return_documents=True)
+    async with asking(kind, shared) as ask:
+        response: RerankResponse = await ask("rerank", "red", documents, return_documents=True)
     assert {result.document for result in response.results} == {Document(documents[0])}
 
 
-async def test_one_async_client_serves_many_calls_at_once() -> None:
-    async with listening() as target, AsyncRerankClient(target) as client:
-        calls = (client.rerank("red", ["red"] * count) for count in range(1, 50))
-        counts = [len(response.results) for response in await asyncio.gather(*calls)]
+async def test_one_client_serves_many_calls_at_once(ask: Ask) -> None:
+    calls = (ask("rerank", "red", ["red"] * count) for count in range(1, 50))
+    counts = [len(response.results) for response in await asyncio.gather(*calls)]
     assert counts == list(range(1, 50))
 
 
+async def test_every_client_gives_the_same(kind: str) -> None:
+    documents = [Document("x" * 60, "a"), "red fruit", "a red vegetable", Document("red", "b")]
+    async with listening(max_document_bytes=50) as sidecar:
+        async with asking("grpc", sidecar) as grpc_client:
+            expected = await grpc_client("rerank", "red", documents, return_documents=True)
+            models = await grpc_client("models")
+        async with asking(kind, sidecar) as ask:
+            response = await ask("rerank", "red", documents, return_documents=True)
+            assert await ask("models") == models
+    assert response.results == expected.results
+    assert (response.model, response.model_version) == (expected.model, expected.model_version)
+    assert (response.score_kind, response.usage) == (expected.score_kind, expected.usage)
+
+
+def test_every_client_is_what_the_adapters_need() -> None:
+    blocking: list[BlockingSidecar] = [RerankClient(), HttpRerankClient(), InProcessRerankClient()]
+    awaited: list[AsyncSidecar] = [
+        AsyncRerankClient(),
+        AsyncHttpRerankClient(),
+        AsyncInProcessRerankClient(),
+    ]
+    for rerank in (*(each.rerank for each in blocking), *(each.rerank for each in awaited)):
+        parameters = inspect.signature(rerank).parameters
+        assert {"query", "documents", "on_error", "options"} <= parameters.keys()
+
+
 def test_an_async_client_can_be_made_before_its_loop_runs() -> None:
-    client = AsyncRerankClient("localhost:1")
+    client = AsyncRerankClient("localhost:1", max_attempts=1)
 
-    async def use() -> RerankCallError:
-        async with client:
-            return await failure(client.models())
+    async def use() -> Exception:
+        return await failure(client.models())
 
-    assert asyncio.run(use()).code is grpc.StatusCode.UNAVAILABLE
+    assert [type(asyncio.run(use())) for _ in range(2)] == [Unreachable] * 2
 
 
 def test_windows_are_offsets_into_the_text() -> None:

@@ -1,5 +1,6 @@
 """What the contract can say and what the engine's values can say are the same."""
 
+from dataclasses import replace
 from enum import StrEnum
 from typing import Any
 
@@ -103,7 +104,7 @@ def test_an_empty_id_is_an_id() -> None:
 @pytest.mark.parametrize(
     ("options", "field"),
     [
-        ({"normalization": 3}, "normalization"),
+        ({"normalization": 99}, "normalization"),
         ({"long_document_policy": -1}, "long_document_policy"),
         ({"truncation": {"side": 9}}, "truncation.side"),
     ],
@@ -114,6 +115,23 @@ def test_values_from_a_newer_contract_are_refused_by_name(
     with pytest.raises(InvalidField) as caught:
         read_options(pb.RerankOptions(**options), None)
     assert caught.value.field == field
+    assert caught.value.message.startswith(f"{field}: ")
+
+
+@pytest.mark.parametrize("policy", LongDocumentPolicy)
+@pytest.mark.parametrize("normalization", Normalization)
+def test_every_policy_and_scale_is_read_and_written(
+    policy: LongDocumentPolicy, normalization: Normalization
+) -> None:
+    message = pb.RerankOptions(
+        long_document_policy=f"LONG_DOCUMENT_POLICY_{policy.name}",
+        normalization=f"NORMALIZATION_{normalization.name}",
+    )
+    read = read_options(message, None)
+    assert (read.long_document_policy, read.normalization) == (policy, normalization)
+    summary = replace(SUMMARY, normalization=normalization)
+    written = write_response(RerankResult((), summary)).summary.normalization
+    assert written == message.normalization
 
 
 def test_every_field_of_a_score_is_written() -> None:

@@ -1,31 +1,30 @@
 """What every HTTP path has in common: methods, limits, deadlines, and answers about itself."""
 
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
 from rerank_sidecar import __version__
-from rerank_sidecar.api.dialects import DIALECTS
-from rerank_sidecar.api.http_app import build_http_app
-from rerank_sidecar.api.openapi import openapi_document
+from rerank_sidecar.api.doors import Door
 from rerank_sidecar.telemetry.metrics import REQUESTS
+from tests.unit.api.every_door import CALLERS, DOORS, Caller, concrete, is_error_of
 from tests.unit.api.toy_engine import CRASHES, Toy, client_of, engine_with, unready_engine
 
-RERANK_PATHS = [path for dialect in DIALECTS for path in dialect.paths]
+every_door = pytest.mark.parametrize("door", DOORS, ids=lambda each: each.path)
+without_model = pytest.mark.parametrize(
+    "caller", [each for each in CALLERS if "{model" not in each.door.path], ids=str
+)
+every_caller = pytest.mark.parametrize("caller", CALLERS, ids=str)
 
 
 @pytest.fixture
 async def client() -> AsyncIterator[httpx.AsyncClient]:
     async with client_of(engine_with(Toy())) as each:
         yield each
-
-
-def test_paths_do_not_overlap() -> None:
-    assert len(RERANK_PATHS) == len(set(RERANK_PATHS))
-    assert len({dialect.name for dialect in DIALECTS}) == len(DIALECTS)
 
 
 async def test_live_and_ready(client: httpx.AsyncClient) -> None:
@@ -78,22 +77,34 @@ async def test_calls_are_counted_by_door_and_outcome(client: httpx.AsyncClient) 
     assert f'{name}{{door="native",outcome="MALFORMED_BODY"}} {bad + 1}' in text
 
 
-@pytest.mark.parametrize("path", ["/", "/rerank/", "/nope", "/api/v1/nope"])
+@pytest.mark.parametrize("path", ["/rerank/", "/nope", "/api/v1/nope", "/models/toy/nope"])
 async def test_unknown_paths_are_404_in_json(client: httpx.AsyncClient, path: str) -> None:
     response = await client.post(path, json={})
     assert response.status_code == 404
     assert isinstance(response.json()["error"], str)
 
 
-@pytest.mark.parametrize("path", RERANK_PATHS)
+@every_door
 async def test_wrong_methods_are_405_in_the_dialects_form(
-    client: httpx.AsyncClient, path: str
+    client: httpx.AsyncClient, door: Door
 ) -> None:
-    for method in ("GET", "PUT", "DELETE"):
-        response = await client.request(method, path)
+    for method in ("PUT", "PATCH", "DELETE"):
+        response = await client.request(method, concrete(door.path))
         assert response.status_code == 405
         assert response.headers["Allow"] == "POST"
-        assert response.json()["error"]
+        assert is_error_of(door.dialects[0], response)
+
+
+@without_model
+async def test_wrong_methods_behind_the_name_of_a_model_are_405_in_the_dialects_form(
+    client: httpx.AsyncClient, caller: Caller
+) -> None:
+    response = await client.put(f"/models/org/toy{caller.path}")
+    assert response.status_code == 405
+    assert is_error_of(caller.door.dialects[0], response)
+
+
+async def test_what_is_only_read_takes_no_post(client: httpx.AsyncClient) -> None:
     got = await client.post("/meta", json={})
     assert (got.status_code, "GET" in got.headers["Allow"]) == (405, True)
     assert isinstance(got.json()["error"], str)
@@ -103,9 +114,9 @@ async def test_weaviates_405_is_a_string(client: httpx.AsyncClient) -> None:
     assert isinstance((await client.get("/rerank")).json()["error"], str)
 
 
-@pytest.mark.parametrize("path", RERANK_PATHS)
+@every_door
 @pytest.mark.parametrize("declared", [True, False])
-async def test_a_body_over_the_limit_is_413(path: str, declared: bool) -> None:
+async def test_a_body_over_the_limit_is_413(door: Door, declared: bool) -> None:
     pieces_taken = 0
 
     async def pieces() -> AsyncIterator[bytes]:
@@ -116,12 +127,14 @@ async def test_a_body_over_the_limit_is_413(path: str, declared: bool) -> None:
 
     async with client_of(engine_with(Toy(), max_body_bytes=1000)) as client:
         content: Any = b"x" * 1001 if declared else pieces()
-        response = await client.post(path, content=content)
+        response = await client.post(concrete(door.path), content=content)
         assert response.status_code == 413
-        assert "1000" in str(response.json()["error"])
+        assert is_error_of(door.dialects[0], response)
+        assert "1000" in response.text
         assert pieces_taken <= 12
-        at_limit = await client.post(path, content=b"x" * 1000)
-        assert at_limit.status_code == 400
+        at_limit = await client.post(concrete(door.path), content=b"x" * 1000)
+        assert at_limit.status_code in {400, 422}
+        assert is_error_of(door.dialects[0], at_limit)
 
 
 async def test_the_callers_time_limit_is_the_requests() -> None:
@@ -152,13 +165,42 @@ async def test_big_bodies_are_parsed_like_small_ones(client: httpx.AsyncClient) 
     assert (bad.status_code, "documents[3]" in bad.json()["error"]) == (400, True)
 
 
-@pytest.mark.parametrize("path", RERANK_PATHS)
-async def test_answers_tell_where_their_time_went(client: httpx.AsyncClient, path: str) -> None:
-    good = await client.post(path, json={"query": "q", "documents": ["1", "2"]})
+@every_caller
+async def test_every_door_answers_each_of_its_dialects(
+    client: httpx.AsyncClient, caller: Caller
+) -> None:
+    counted = REQUESTS.labels(door=caller.dialect.name, outcome="OK")
+    before = counted._value.get()
+    good = await client.post(caller.path, content=caller.body, headers=caller.headers)
+    assert good.status_code == 200, good.text
+    msgspec.json.decode(good.content, type=caller.dialect.answer_type)
+    assert counted._value.get() == before + 1
+
+
+@without_model
+async def test_a_model_before_the_path_wins_over_one_in_the_body(caller: Caller) -> None:
+    async with client_of(engine_with(Toy(), unknown_model="error")) as client:
+
+        async def ask(name: str) -> httpx.Response:
+            path = f"/models/{name}{caller.path}"
+            return await client.post(path, content=caller.body, headers=caller.headers)
+
+        assert [(await ask(name)).status_code for name in ("toy", "default")] == [200, 200]
+        unknown = await ask("org/nope")
+        assert unknown.status_code in {400, 404}
+        assert is_error_of(caller.dialect, unknown)
+        assert "toy" in unknown.text
+
+
+@every_caller
+async def test_answers_tell_where_their_time_went(
+    client: httpx.AsyncClient, caller: Caller
+) -> None:
+    good = await client.post(caller.path, content=caller.body, headers=caller.headers)
     duration = r"dur=\d+\.\d+"
     stages = (f"{stage};{duration}" for stage in ("queue", "tokenise", "infer", "total"))
     assert re.fullmatch(", ".join(stages), good.headers["Server-Timing"])
-    bad = await client.post(path, content=b"no")
+    bad = await client.post(caller.path, content=b"no")
     assert "Server-Timing" not in bad.headers
 
 
@@ -181,46 +223,3 @@ async def test_no_text_reaches_the_log(
     for content in (body, {**body, "documents": ["the secret document", CRASHES]}):
         assert (await client.post("/rerank", json=content)).status_code >= 400
     assert "the secret" not in caplog.text
-
-
-def test_every_route_is_described() -> None:
-    described = {
-        (path, method.upper())
-        for path, methods in openapi_document()["paths"].items()
-        for method in methods
-    }
-    routes: list[Any] = build_http_app(unready_engine(), unready_engine().settings).routes
-    served = {(each.path, method) for each in routes for method in each.methods - {"HEAD"}}
-    assert described == served
-
-
-def _references(value: object) -> Iterator[str]:
-    if isinstance(value, dict):
-        for name, each in value.items():
-            yield from [each] if name == "$ref" else _references(each)
-    elif isinstance(value, list):
-        for each in value:
-            yield from _references(each)
-
-
-def test_every_reference_of_the_description_resolves() -> None:
-    document = openapi_document()
-    schemas = {f"#/components/schemas/{name}" for name in document["components"]["schemas"]}
-    assert set(_references(document)) <= schemas
-
-
-@pytest.mark.parametrize("dialect", DIALECTS, ids=lambda each: each.name)
-async def test_the_examples_of_the_description_work(
-    client: httpx.AsyncClient, dialect: Any
-) -> None:
-    for path in dialect.paths:
-        assert (await client.post(path, json=dialect.example)).status_code == 200
-
-
-async def test_the_docs_page_needs_nobody_else(client: httpx.AsyncClient) -> None:
-    page = await client.get("/docs")
-    assert page.headers["content-type"].startswith("text/html")
-    assert (await client.get("/openapi.json")).json() == openapi_document()
-    for path in openapi_document()["paths"]:
-        assert f" {path}<" in page.text
-    assert not re.search(r"<script|<link|src=|https?://(?!localhost)", page.text)

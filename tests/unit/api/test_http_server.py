@@ -169,6 +169,32 @@ async def test_what_is_not_http_is_told_so_in_json() -> None:
         assert (status, isinstance(answer["error"], str)) == (400, True)
 
 
+@pytest.mark.parametrize("begin", ["GET /", "GET / HTTP/1.1\r\nX: ", "GET / HTTP/1.1\r\n"])
+async def test_a_head_without_an_end_is_refused(begin: str) -> None:
+    async with connected(engine_with(Toy(), **ANY_PORT)) as (_, connection):
+        connection.writer.write(begin.encode())
+        await connection.writer.drain()
+        answering = asyncio.create_task(connection.answer())
+        piece = b"x: 456789012345\r\n" * 256 if begin.endswith("\n") else b"a" * 4096
+        for _ in range(1000):
+            if answering.done() or connection.writer.is_closing():
+                break
+            connection.writer.write(piece)
+            await asyncio.sleep(0.001)
+        assert await answering == (431, {"error": "the headers are too large"})
+
+
+async def test_a_head_that_ends_in_one_piece_with_a_large_body_is_read() -> None:
+    body = json.dumps({"query": "q", "documents": ["0.5"], "more": "a" * 150_000}).encode()
+    head = f"POST /weaviate/rerank HTTP/1.1\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    async with connected(engine_with(Toy(), **ANY_PORT)) as (_, connection):
+        connection.writer.write(head[:20])
+        await asyncio.sleep(0.05)  # so that the rest comes in another piece
+        connection.writer.write(head[20:] + body)
+        status, answer = await connection.answer()
+        assert (status, answer["scores"][0]["score"]) == (200, 0.5)
+
+
 async def test_stop_lets_running_calls_finish() -> None:
     toy = Toy()
     async with connected(engine_with(toy, **ANY_PORT)) as (server, connection):

@@ -2,10 +2,16 @@ from __future__ import annotations
 
 import pytest
 
-from rerank_sidecar.batching.windows import WindowRules, longest_first, plan_windows
+from rerank_sidecar.batching.windows import (
+    WindowRules,
+    longest_first,
+    most_tokens,
+    plan_windows,
+)
 from rerank_sidecar.types import LongDocumentPolicy, TruncationSide
 
 TRUNCATE = LongDocumentPolicy.TRUNCATE
+REJECT = LongDocumentPolicy.REJECT
 LEFT = TruncationSide.LEFT
 
 
@@ -67,6 +73,24 @@ def test_max_tokens_per_document_that_does_not_cut_sets_no_flag() -> None:
 def test_an_overlap_of_more_than_half_a_window_counts_as_half() -> None:
     rules = WindowRules(overlap_tokens=50, max_windows=3)
     assert plan_windows(20, 10, rules).ranges == ((0, 10), (5, 15), (10, 20))
+
+
+@pytest.mark.parametrize(
+    ("token_count", "most", "refused"),
+    [(10, None, False), (11, None, True), (11, 10, False), (11, 11, True), (1000, 3, False)],
+)
+def test_reject_refuses_what_would_have_to_be_cut_to_fit(
+    token_count: int, most: int | None, refused: bool
+) -> None:
+    rules = WindowRules(REJECT, max_tokens_per_document=most)
+    assert rules.refuses(token_count, 10) == refused
+    others = (WindowRules(policy) for policy in LongDocumentPolicy if policy is not REJECT)
+    assert not any(each.refuses(token_count, 10) for each in others)
+
+
+def test_reject_reads_one_window_at_most() -> None:
+    assert most_tokens(10, WindowRules(REJECT)) == most_tokens(10, WindowRules(TRUNCATE)) == 10
+    assert plan_windows(10, 10, WindowRules(REJECT)).ranges == ((0, 10),)
 
 
 @pytest.mark.parametrize(

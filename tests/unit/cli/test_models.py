@@ -50,3 +50,11 @@ def test_options_before_pull_are_refused_rather_than_ignored() -> None:
     ran = CliRunner().invoke(commands, ["models", "--cache-dir", "elsewhere", "pull", "owner/name"])
     assert ran.exit_code == 2
     assert "options belong after" in ran.output
+
+
+def test_a_table_is_pulled_by_its_name(tmp_path: Path) -> None:
+    config = tmp_path / "sidecar.toml"
+    config.write_text('[[models]]\nname = "mine"\nsource = "owner/no-such-model"\n')
+    ran = _models(tmp_path, "pull", "--offline", "--config", str(config), "mine")
+    assert ran.returncode == 1
+    assert "model 'owner/no-such-model' is not on disk" in ran.stderr

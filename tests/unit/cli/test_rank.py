@@ -224,3 +224,16 @@ def test_a_reader_that_has_seen_enough_is_no_complaint(flag: str, unbuffered: st
         f"{flag} <<< 'red fruit' | true; exit ${{PIPESTATUS[0]}}", unbuffered=unbuffered
     )
     assert (ran.returncode, ran.stderr) == (1, "")
+
+
+@pytest.mark.parametrize(("flags", "name"), [([], "embedded"), (["--model", "words"], "lexical")])
+def test_of_several_models_the_default_ranks(tmp_path: Path, flags: list[str], name: str) -> None:
+    config = tmp_path / "sidecar.toml"
+    config.write_text(
+        '[[models]]\nname = "small"\nsource = "embedded"\n'
+        '[[models]]\nname = "words"\nsource = "lexical"\n'
+        '[[models]]\nname = "never-loaded"\nsource = "./no-such-folder"\n'
+    )
+    command = ["rank", "--query", "a", "--json", "--config", str(config), *flags]
+    ran = CliRunner().invoke(commands, command, input="a\n")
+    assert json.loads(ran.stdout)["model"]["name"] == name

@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from rerank_sidecar.cli.commands import commands
+from rerank_sidecar.cli.options import takes_settings
 from rerank_sidecar.cli.settings_reference import (
     SETTING_GROUPS,
     SettingRow,
@@ -35,7 +37,42 @@ def test_page_does_not_name_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 def test_serve_has_a_flag_for_every_setting() -> None:
     shown = CliRunner().invoke(commands, ["serve", "--help"], env={"COLUMNS": "200"}).output
-    assert [row.flag for row in ROWS if f"{row.flag} " not in shown] == []
+    assert [row.flag for row in ROWS if row.flag and f"{row.flag} " not in shown] == []
+
+
+def test_what_is_secret_has_no_flag_and_what_is_a_table_neither_flag_nor_variable() -> None:
+    assert {row.name for row in ROWS if row.flag is None} == {"auth_tokens", "models"}
+    assert [row.name for row in ROWS if not row.environment] == ["models"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "doors", "paths"),
+    [
+        (["--disabled-doors", "voyage,kserve"], ("voyage", "kserve"), {}),
+        (["--disabled-doors", "voyage", "--disabled-doors", "tei"], ("voyage", "tei"), {}),
+        (["--pinned-paths", "/rerank=tei"], (), {"/rerank": "tei"}),
+        (
+            ["--pinned-paths", "/rerank=tei,/v1/rerank=voyage", "--pinned-paths", "/score=vllm"],
+            (),
+            {"/rerank": "tei", "/v1/rerank": "voyage", "/score": "vllm"},
+        ),
+        ([], (), {}),
+    ],
+)
+def test_lists_are_flags_that_repeat_or_have_commas(
+    flags: list[str], doors: tuple[str, ...], paths: dict[str, str]
+) -> None:
+    seen: list[Settings] = []
+
+    @takes_settings("Doors")
+    def command(settings: Settings) -> None:
+        seen.append(settings)
+
+    app = typer.Typer()
+    app.command()(command)
+    ran = CliRunner().invoke(app, flags)
+    assert ran.exit_code == 0, ran.output
+    assert [(each.disabled_doors, each.pinned_paths) for each in seen] == [(doors, paths)]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
@@ -52,12 +89,15 @@ def test_the_variables_that_are_named_are_read(
 def _other_value(name: str, default: object) -> str:
     by_name = {
         "quantize": "none",
+        "unknown_model": "error",
+        "normalization": "unit",
+        "pinned_paths": "/rerank=tei",
         "engine": "openvino-float32",
         "long_document_policy": "truncate",
         "log_level": "debug",
         "log_format": "json",
     }
-    unset_numbers = {"workers", "threads_per_worker"} | {
+    unset_numbers = {"workers", "threads_per_worker", "weaviate_port"} | {
         name for name in Settings.model_fields if name.startswith("max_") and default is None
     }
     if isinstance(default, bool):

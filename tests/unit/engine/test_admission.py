@@ -4,6 +4,7 @@ import asyncio
 import math
 import random
 from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY
@@ -26,13 +27,20 @@ class Gate:
         both = {**Settings().model_dump(), **settings}
         self.admission = Admission(Settings.model_validate(both), lambda: self.now)
 
-    def admit(self, tokens: int, timeout_s: float, priority: int = 0, rate: float = RATE) -> Ticket:
+    def admit(
+        self,
+        tokens: int,
+        timeout_s: float,
+        priority: int = 0,
+        rate: float = RATE,
+        model: str = "model",
+    ) -> Ticket:
         deadline = self.now + timeout_s
-        return self.admission.admit(Newcomer("model", tokens, rate, priority, deadline))
+        return self.admission.admit(Newcomer(model, tokens, rate, priority, deadline))
 
-    def refusal(self, tokens: int, timeout_s: float, priority: int = 0) -> Overloaded:
+    def refusal(self, tokens: int, timeout_s: float, priority: int = 0, **more: Any) -> Overloaded:
         with pytest.raises(Overloaded) as raised:
-            self.admit(tokens, timeout_s, priority)
+            self.admit(tokens, timeout_s, priority, **more)
         return raised.value
 
 
@@ -135,6 +143,51 @@ def test_a_small_request_does_not_make_a_large_one_late() -> None:
     gate.admit(500, 40)
     gate.now += 10  # by now it is ahead of all who come
     gate.admit(2000, 40)
+
+
+def test_a_model_that_is_busy_gets_its_half_of_the_machine() -> None:
+    gate = Gate()
+    other = gate.admit(10_000, 100, model="other")
+    # 0.4 s of its own work take 0.8 s, and a quarter of the spare time is kept.
+    gate.admit(400, 1.0 + 0.05, model="model").close()
+    gate.refusal(400, 0.9)
+    other.close()
+    gate.admit(400, 0.9)
+
+
+def test_a_model_that_has_little_to_do_takes_no_more_than_that() -> None:
+    gate = Gate()
+    gate.admit(100, 100, model="other", rate=1000.0)
+    gate.admit(400, 0.8)
+    assert gate.admission.work_s == pytest.approx(0.5)
+
+
+def test_work_before_a_request_is_slowed_by_other_models_as_well() -> None:
+    gate = Gate()
+    for _ in range(10):
+        gate.admit(100, 10)
+    gate.admit(10, 1.5).close()
+    gate.admit(500, 10, model="second")
+    gate.admit(500, 10, model="third")
+    refused = gate.refusal(10, 1.5)
+    assert refused.message.startswith("the request was refused: 2 s of work are before it")
+    gate.admit(10, 3.0)
+
+
+def test_two_models_in_a_flood_share_what_one_would_have() -> None:
+    """Each lets in half of what it would alone, so that all of it is done in time."""
+    admitted = {}
+    for models in (["a"], ["a", "b"]):
+        gate = Gate()
+        admitted[len(models)] = 0
+        for number in range(2000):
+            try:
+                gate.admit(10, 10, model=models[number % len(models)])
+            except Overloaded:
+                continue
+            admitted[len(models)] += 1
+    assert admitted[2] == pytest.approx(admitted[1], rel=0.02)
+    assert 700 < admitted[1] < 750  # of 10 s at 100 a second, three quarters
 
 
 def test_the_queue_is_bounded_in_tokens() -> None:

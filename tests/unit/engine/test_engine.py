@@ -126,6 +126,17 @@ async def test_unit_scores_are_thresholded_as_returned() -> None:
     assert [each.score and each.score.value for each in result.results] == [0.75]
 
 
+async def test_probabilities_are_thresholded_as_the_logits_that_are_returned() -> None:
+    engine, toy = Engine(Settings()), Toy(by_number)
+    toy.info = replace(toy.info, score_kind=ScoreKind.PROBABILITY)
+    engine.open(Registry([toy], any_script=toy))
+    options = {"normalization": Normalization.LOGIT, "score_threshold": -1.2}
+    result = await engine.rerank(request("0.2", "1.0", "0.75", "0.25", **options))
+    values = [each.score.value for each in result.results if each.score]
+    assert values == pytest.approx([36.74, math.log(3), -math.log(3)], abs=0.01)
+    assert result.summary.normalization is Normalization.LOGIT
+
+
 async def test_nothing_in_nothing_out() -> None:
     assert (await engine_with().rerank(request())).results == ()
 
@@ -163,7 +174,7 @@ async def test_bad_options_name_their_field(
     options: dict[str, object], error: type[RequestError], field: str
 ) -> None:
     with pytest.raises(error) as raised:
-        await engine_with().rerank(request("0.1", **options))
+        await engine_with(unknown_model="error").rerank(request("0.1", **options))
     assert raised.value.field == field
 
 

@@ -9,7 +9,8 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from rerank_sidecar.batching.tokenization import TextTokenizer
-from rerank_sidecar.errors import ModelNotServable, NonFiniteScore
+from rerank_sidecar.batching.windows import longest_first
+from rerank_sidecar.errors import LimitExceeded, ModelNotServable, NonFiniteScore
 from rerank_sidecar.rerankers.base import Outcome, RerankerInfo, ScoreOptions
 from rerank_sidecar.rerankers.cross_encoder import (
     Activation,
@@ -39,6 +40,8 @@ LIMITS = WindowLimits(24, overlap_tokens=4, max_windows=4)
 SEPARATOR = 3
 QUERY = "capital of france"
 CHUNK = ScoreOptions(long_document_policy=LongDocumentPolicy.CHUNK)
+REJECT = ScoreOptions(long_document_policy=LongDocumentPolicy.REJECT)
+CUTTING = [LongDocumentPolicy.CHUNK, LongDocumentPolicy.TRUNCATE]
 LENGTHS = [0, 1, 9, 10, 11, 12, 20, 21, 22, 40]
 
 
@@ -92,7 +95,7 @@ async def test_truncated_pairs_are_those_of_hugging_face(
 @pytest.mark.parametrize("query", ["the", QUERY, "the " * 12, "the " * 60])
 async def test_of_long_documents_only_what_is_read_is_tokenised(query: str) -> None:
     documents = ["sea bread " * count for count in (100, 300, 3_000)]
-    for policy in LongDocumentPolicy:
+    for policy in CUTTING:
         for side in TruncationSide:
             options = ScoreOptions(Truncation(side=side), policy)
             [short, *long] = await score(documents, query=query, options=options)
@@ -170,6 +173,45 @@ async def test_max_tokens_per_document_cuts_before_the_pair_is_cut() -> None:
     assert [len(one) for one in classifier.ran] == [24]
 
 
+@pytest.mark.parametrize("make", TOKENIZERS.values(), ids=TOKENIZERS)
+@pytest.mark.parametrize("query_length", LENGTHS)
+async def test_reject_reads_the_pairs_that_longest_first_leaves_whole(
+    make: Callable[[], Tokenizer], query_length: int
+) -> None:
+    tokenizer = TextTokenizer(make())
+    query, documents = "the " * query_length, ["sea " * length for length in LENGTHS]
+    [query_tokens, *tokens] = map(len, tokenizer.encode([query, *documents]))
+    budget = LIMITS.max_tokens - tokenizer.pair.count
+    if query_tokens > budget:  # it fits beside no document at all
+        with pytest.raises(LimitExceeded) as raised:
+            await score(documents, query=query, options=REJECT, tokenizer=make())
+        words = f"query: {query_tokens} tokens long, and the model reads at most {budget}"
+        assert (raised.value.field, raised.value.message) == ("query", words)
+        return
+    outcomes = await score(documents, query=query, options=REJECT, tokenizer=make())
+    truncated = await score(documents, query=query, tokenizer=make())
+    for index, count in enumerate(tokens):
+        outcome, is_whole = outcomes[index], longest_first(query_tokens, count, budget)
+        if is_whole == (query_tokens, count):
+            assert outcome == truncated[index]
+            continue
+        assert isinstance(outcome, LimitExceeded)
+        assert outcome.field == f"documents[{index}]"
+        assert outcome.message == (
+            f"documents[{index}]: {count} tokens long, "
+            f"and the model reads at most {budget - query_tokens}"
+        )
+
+
+async def test_under_reject_only_what_was_asked_for_is_cut() -> None:
+    options = ScoreOptions(Truncation(max_tokens_per_document=2), LongDocumentPolicy.REJECT)
+    assert (await score_one("sea " * 40, query="a " * 19, options=options)).truncated
+    assert not options.meter.query_truncated
+    [outcome] = await score(["sea " * 40], query="a " * 20, options=options)
+    assert isinstance(outcome, LimitExceeded)
+    assert outcome.message.startswith("documents[0]: 2 tokens")
+
+
 async def test_a_logit_that_is_not_finite_fails_its_document_alone() -> None:
     sea = bert_tokenizer().token_to_id("sea")
     good, bad = await score(["france", "sea"], classifier=ToyClassifier(SEPARATOR, None, sea))
@@ -188,7 +230,7 @@ async def test_a_model_that_reads_too_little_is_refused() -> None:
             )
 
 
-@pytest.mark.parametrize("policy", list(LongDocumentPolicy))
+@pytest.mark.parametrize("policy", CUTTING)
 async def test_the_estimate_is_what_is_read(policy: LongDocumentPolicy) -> None:
     texts = ["paris is the capital of france " * count for count in range(1, 40)]
     options = ScoreOptions(long_document_policy=policy)
@@ -202,3 +244,15 @@ async def test_the_estimate_is_what_is_read(policy: LongDocumentPolicy) -> None:
         assert estimate == pytest.approx(options.meter.tokens, rel=0.1)
         assert reranker.estimate_tokens(QUERY, [], options) == 0
         assert reranker.tokens_per_s == scheduler.tokens_per_s > 0
+
+
+@pytest.mark.parametrize("query", ["the", "the " * 60])
+async def test_under_reject_the_estimate_is_that_of_one_window(query: str) -> None:
+    documents = [Document("sea " * length) for length in (1, 10, 1000)]
+    truncate = ScoreOptions(long_document_policy=LongDocumentPolicy.TRUNCATE)
+    async with running(ToyClassifier(SEPARATOR)) as scheduler:
+        tokenizer = TextTokenizer(bert_tokenizer())
+        reranker = CrossEncoderReranker(INFO, tokenizer, scheduler, CrossEncoderConfig(LIMITS))
+        assert reranker.estimate_tokens(query, documents, REJECT) == reranker.estimate_tokens(
+            query, documents, truncate
+        )

@@ -13,7 +13,7 @@ import pytest
 
 from rerank_sidecar.backends.base import TokenSequence
 from rerank_sidecar.batching.tokenization import TextTokenizer
-from rerank_sidecar.errors import DeadlineExceeded, NonFiniteScore
+from rerank_sidecar.errors import DeadlineExceeded, LimitExceeded, NonFiniteScore
 from rerank_sidecar.rerankers.base import Outcome, RerankerInfo, ScoreOptions
 from rerank_sidecar.rerankers.late_interaction import (
     LateInteractionConfig,
@@ -107,6 +107,44 @@ async def test_other_rules_are_other_windows() -> None:
         for _ in range(2):
             for options, scores in zip((ScoreOptions(), truncated, shorter), expected, strict=True):
                 assert await outcomes_of(reranker, QUERY, DOCUMENTS, options=options) == scores
+
+
+@pytest.mark.parametrize("first", LongDocumentPolicy)
+@pytest.mark.parametrize("then", LongDocumentPolicy)
+async def test_what_one_policy_kept_does_not_answer_for_another(
+    first: LongDocumentPolicy, then: LongDocumentPolicy
+) -> None:
+    expected = await policy_without_cache(then)
+    async with reranker_with(TokenMatrixCache(MEGABYTE)) as reranker:
+        for policy in (first, then, first, then):
+            options = ScoreOptions(long_document_policy=policy)
+            outcomes = await outcomes_of(reranker, QUERY, DOCUMENTS, options=options)
+    assert list(map(comparable, outcomes)) == expected
+    refused = [isinstance(outcome, LimitExceeded) for outcome in outcomes]
+    assert refused == [
+        then is LongDocumentPolicy.REJECT and text in {LONG, CUT} for text in DOCUMENTS
+    ]
+
+
+async def policy_without_cache(policy: LongDocumentPolicy) -> list[object]:
+    options = ScoreOptions(long_document_policy=policy)
+    async with reranker_with(None) as reranker:
+        return [
+            comparable(each)
+            for each in await outcomes_of(reranker, QUERY, DOCUMENTS, options=options)
+        ]
+
+
+def comparable(outcome: Outcome) -> object:
+    return str(outcome) if isinstance(outcome, LimitExceeded) else outcome
+
+
+async def test_under_reject_a_query_that_is_too_long_is_refused_for_kept_documents_too() -> None:
+    reject = ScoreOptions(long_document_policy=LongDocumentPolicy.REJECT)
+    async with reranker_with(TokenMatrixCache(MEGABYTE)) as reranker:
+        assert await outcomes_of(reranker, QUERY, ["paris"], options=reject)
+        with pytest.raises(LimitExceeded, match="query: 17 tokens"):
+            await outcomes_of(reranker, "sea " * 17, ["paris"], options=reject)
 
 
 async def test_of_long_documents_only_what_is_read_is_tokenised() -> None:

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pytest
 
 from rerank_sidecar.batching.tokenization import TextTokenizer
-from rerank_sidecar.errors import ModelNotServable, NonFiniteScore
+from rerank_sidecar.errors import LimitExceeded, ModelNotServable, NonFiniteScore
 from rerank_sidecar.rerankers.base import Outcome, RerankerInfo, ScoreOptions
 from rerank_sidecar.rerankers.late_interaction import (
     LateInteractionConfig,
@@ -109,7 +109,8 @@ async def test_scores_do_not_depend_on_how_the_request_was_cut() -> None:
 
 async def test_the_query_is_encoded_once_and_first() -> None:
     encoder = ToyEncoder()
-    await score(DOCUMENTS, DOCUMENTS, encoder=encoder)
+    # No two are the same, for a sequence that is still waiting is run once for all who bring it.
+    await score(DOCUMENTS, [f"{each} city" for each in DOCUMENTS], encoder=encoder)
     assert len(encoder.ran) == 1 + 2 * len(DOCUMENTS)
     tokenizer = TextTokenizer(bert_tokenizer())
     query = tokenizer.single.wrap(tokenizer.encode([QUERY])[0].token_ids)
@@ -158,6 +159,39 @@ async def test_max_tokens_per_document_cuts_and_says_so() -> None:
     assert outcome.best_window is not None
     assert (outcome.best_window.start, outcome.best_window.end) == (0, len("paris city"))
     assert outcome.value == (await score_one("paris city")).value
+
+
+REJECT = ScoreOptions(long_document_policy=LongDocumentPolicy.REJECT)
+
+
+async def test_under_reject_a_document_that_does_not_fit_fails_alone() -> None:
+    documents = ["bread " * length for length in (30, 31, 3000)]
+    whole, *others = await score(documents, ["paris"], options=REJECT)
+    assert whole == await score_one(documents[0])
+    assert others.pop() == await score_one("paris")
+    for index, outcome in enumerate(others, 1):
+        assert isinstance(outcome, LimitExceeded)
+        assert outcome.field == f"documents[{index}]"
+        length = 3000 if index == 2 else 31
+        assert outcome.message == (
+            f"documents[{index}]: {length} tokens long, and the model reads at most 30"
+        )
+
+
+async def test_under_reject_only_what_was_asked_for_is_cut() -> None:
+    options = ScoreOptions(Truncation(max_tokens_per_document=2), LongDocumentPolicy.REJECT)
+    outcome = await score_one(f"paris city {'river ' * 100}", options=options)
+    assert outcome.truncated
+    assert outcome.value == (await score_one("paris city")).value
+
+
+@pytest.mark.parametrize("documents", [["paris"], ["bread " * 31]])
+async def test_under_reject_a_query_that_would_be_cut_is_refused(documents: list[str]) -> None:
+    assert await score(documents, query="sea " * 16, options=REJECT)
+    with pytest.raises(LimitExceeded) as raised:
+        await score(documents, query="sea " * 17, options=REJECT)
+    assert raised.value.field == "query"
+    assert raised.value.message == "query: 17 tokens long, and the model reads at most 16"
 
 
 async def test_a_query_of_more_than_half_the_model_is_cut_and_flagged() -> None:

@@ -13,7 +13,13 @@ from rerank_sidecar.errors import DeadlineExceeded
 from rerank_sidecar.rerankers.base import IndexedDocuments, ScoreOptions
 from rerank_sidecar.rerankers.lexical import LexicalReranker
 from rerank_sidecar.score_kinds import ScoreKind
-from rerank_sidecar.types import Document, Score, Truncation, TruncationSide
+from rerank_sidecar.types import (
+    Document,
+    LongDocumentPolicy,
+    Score,
+    Truncation,
+    TruncationSide,
+)
 from tests.unit.rerankers.toy_models import arriving, outcomes_of
 
 
@@ -124,8 +130,10 @@ async def test_scores_are_finite_and_never_negative(query: str, document: str) -
         assert value >= 0
 
 
-async def test_long_documents_are_read_whole() -> None:
-    [score] = await scores("needle", [f"{'hay ' * 50_000}needle"])
+@pytest.mark.parametrize("policy", LongDocumentPolicy)
+async def test_long_documents_are_read_whole(policy: LongDocumentPolicy) -> None:
+    options = ScoreOptions(long_document_policy=policy)
+    [score] = await scores("needle", [f"{'hay ' * 50_000}needle"], options=options)
     assert score.value > 0
     assert (score.best_window, score.truncated, score.window_count) == (None, False, 1)
 

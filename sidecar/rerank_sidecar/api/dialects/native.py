@@ -36,7 +36,6 @@ from rerank_sidecar.errors import (
 from rerank_sidecar.types import (
     Document,
     ModelDescription,
-    Normalization,
     RankedDocument,
     RerankOptions,
     RerankRequest,
@@ -53,7 +52,8 @@ class NativeDialect(Dialect[NativeRequest]):
 
     name: ClassVar[str] = "native"
     summary: ClassVar[str] = "Score documents and return them best first"
-    paths: ClassVar[tuple[str, ...]] = ("/api/v1/rerank",)
+    mount: ClassVar[str] = "/api"
+    paths: ClassVar[tuple[str, ...]] = ("/v1/rerank",)
     message_type = NativeRequest
     answer_type: ClassVar[type] = NativeAnswer
     error_type: ClassVar[type] = NativeError
@@ -63,7 +63,7 @@ class NativeDialect(Dialect[NativeRequest]):
         "options": {"top_n": 1, "return_documents": True, "normalization": "unit"},
     }
 
-    def parse(self, path: str, message: NativeRequest) -> RerankRequest:
+    def parse(self, message: NativeRequest) -> RerankRequest:
         """Take the message field by field."""
         documents = tuple(_document(each) for each in message.documents)
         return RerankRequest(message.query, documents, _options(message.options or NativeOptions()))
@@ -106,7 +106,7 @@ def _options(given: NativeOptions) -> RerankOptions:
             POLICIES, given.long_document_policy, "options.long_document_policy"
         ),
         priority=given.priority or 0,
-        normalization=normalization or Normalization.NONE,
+        normalization=normalization,
     )
 
 

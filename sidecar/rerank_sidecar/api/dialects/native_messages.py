@@ -80,7 +80,8 @@ class NativeOptions(Struct, frozen=True, forbid_unknown_fields=True):
     normalization: Annotated[
         str | None,
         Meta(
-            description="The scale of returned scores: the model's own, or [0, 1]. Unset: none.",
+            description="The scale of returned scores: the model's own, [0, 1], or the model's own "
+            "with probabilities as logits. Unset: as the server has it for the model.",
             extra_json_schema={"enum": [*NORMALIZATIONS, None]},
         ),
     ] = None
@@ -143,15 +144,17 @@ class NativeError(Struct, frozen=True):
 
 
 class NativeModel(Struct, frozen=True):
-    """A model that the server can answer with."""
+    """A model that the server can answer with; until it is loaded, little is known of it."""
 
     model: ModelReference
     family: str
-    score_kind: ScoreKind
+    score_kind: ScoreKind | None
     max_tokens: int | None
     comparable_across_requests: bool
     is_default: bool
-    default_long_document_policy: LongDocumentPolicy
+    default_long_document_policy: LongDocumentPolicy | None
+    aliases: tuple[str, ...]
+    is_loaded: bool
 
 
 class NativeModels(Struct, frozen=True):

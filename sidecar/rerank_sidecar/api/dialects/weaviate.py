@@ -12,11 +12,11 @@ from typing import Annotated, Any, ClassVar
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from rerank_sidecar.api.dialects.base import Dialect
+from rerank_sidecar.api.dialects.fields import placed
 from rerank_sidecar.errors import InvalidField, NotSupportedByModel, RerankError, error_row
-from rerank_sidecar.score_kinds import ScoreKind, floor
+from rerank_sidecar.score_kinds import ScoreKind
 from rerank_sidecar.types import (
     Document,
-    RankedDocument,
     RerankOptions,
     RerankRequest,
     RerankResult,
@@ -73,6 +73,7 @@ class WeaviateDialect(Dialect[WeaviateRequest]):
 
     name: ClassVar[str] = "weaviate"
     summary: ClassVar[str] = "Score documents for Weaviate's reranker-transformers module"
+    mount: ClassVar[str] = "/weaviate"
     paths: ClassVar[tuple[str, ...]] = ("/rerank",)
     message_type = WeaviateRequest
     answer_type: ClassVar[type] = WeaviateAnswer
@@ -83,7 +84,7 @@ class WeaviateDialect(Dialect[WeaviateRequest]):
         "property": "",
     }
 
-    def parse(self, path: str, message: WeaviateRequest) -> RerankRequest:
+    def parse(self, message: WeaviateRequest) -> RerankRequest:
         """Take the documents, or the property as the only one."""
         documents = tuple(Document(text) for text in _texts(message))
         return RerankRequest(message.query, documents, RerankOptions(is_chunk=True))
@@ -95,14 +96,15 @@ class WeaviateDialect(Dialect[WeaviateRequest]):
             RerankError: the error of the first document, if all of them failed.
             NotSupportedByModel: the model ranks whole lists, and a chunk is not one.
         """
-        kind = result.summary.score_kind
-        if kind is ScoreKind.RANK:
+        if result.summary.score_kind is ScoreKind.RANK:
             raise NotSupportedByModel("the model ranks whole lists, Weaviate sends parts of them")
-        in_input_order = sorted(result.results, key=lambda each: each.index)
-        failed = [_failed(each) for each in in_input_order if each.error is not None]
-        if failed and len(failed) == len(in_input_order):
-            raise _error(in_input_order[0])
-        values = [each.score.value if each.score else floor(kind) for each in in_input_order]
+        in_input_order = sorted(placed(result), key=lambda each: each.index)
+        failed = [
+            FailedDocument(each.index, error_row(each.error).reason, each.error.message)
+            for each in in_input_order
+            if each.error is not None
+        ]
+        values = [each.score for each in in_input_order]
         if message.documents is None:
             return WeaviateAnswer(message.query, None, message.property, values[0])
         scores = [DocumentScore(*pair) for pair in zip(message.documents, values, strict=True)]
@@ -119,14 +121,3 @@ def _texts(message: WeaviateRequest) -> list[str]:
     if message.property is None:
         raise InvalidField("documents: missing, and so is property", "documents")
     return [message.property]
-
-
-def _error(ranked: RankedDocument) -> RerankError:
-    if ranked.error is None:
-        raise ValueError("the document did not fail")
-    return ranked.error
-
-
-def _failed(ranked: RankedDocument) -> FailedDocument:
-    error = _error(ranked)
-    return FailedDocument(ranked.index, error_row(error).reason, error.message)

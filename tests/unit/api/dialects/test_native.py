@@ -34,7 +34,7 @@ async def post(body: Mapping[str, Any], toy: Toy | None = None, **headers: str) 
 
 def parse(**body: Any) -> Any:
     message = msgspec.convert({"query": "q", "documents": [], **body}, messages.NativeRequest)
-    return NativeDialect().parse("/api/v1/rerank", message)
+    return NativeDialect().parse(message)
 
 
 async def test_best_first_with_scores_and_totals() -> None:
@@ -218,9 +218,12 @@ async def test_misspelt_and_misplaced_fields_are_refused(
 
 
 async def test_an_unknown_model_is_not_found() -> None:
-    status, answer = await post({"query": "q", "documents": [], "options": {"model": "nope"}})
-    assert (status, answer["error"]["reason"]) == (404, "MODEL_NOT_FOUND")
-    assert answer["error"]["field"] == "options.model"
+    body = {"query": "q", "documents": [], "options": {"model": "nope"}}
+    async with client_of(engine_with(Toy(), unknown_model="error")) as client:
+        response = await client.post("/api/v1/rerank", json=body)
+    error = response.json()["error"]
+    assert (response.status_code, error["reason"]) == (404, "MODEL_NOT_FOUND")
+    assert error["field"] == "options.model"
 
 
 async def test_models_are_listed() -> None:
@@ -236,6 +239,8 @@ async def test_models_are_listed() -> None:
                 "comparable_across_requests": True,
                 "is_default": True,
                 "default_long_document_policy": "truncate",
+                "aliases": [],
+                "is_loaded": True,
             }
         ]
     }

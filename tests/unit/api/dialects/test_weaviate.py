@@ -17,7 +17,7 @@ from tests.unit.api.toy_engine import CRASHES, FAILS, Toy, client_of, engine_wit
 
 async def post(body: Mapping[str, Any], toy: Toy | None = None, **settings: object) -> Any:
     async with client_of(engine_with(toy or Toy(), **settings)) as client:
-        response = await client.post("/rerank", json=body)
+        response = await client.post("/weaviate/rerank", json=body)
     return response.status_code, response.json()
 
 
@@ -58,7 +58,8 @@ async def test_documents_win_over_the_property() -> None:
 
 
 async def test_extra_keys_are_ignored() -> None:
-    status, _ = await post({"query": "q", "documents": ["1"], "top_n": 0, "model": "nope"})
+    extra = {"property": "", "top_n": 0, "model": "nope"}
+    status, _ = await post({"query": "q", "documents": ["1"], **extra})
     assert status == 200
 
 

@@ -1,0 +1,111 @@
+"""Clients of the sidecar's HTTP door, for where gRPC does not get through; standard library only.
+
+They speak the native JSON form and raise the same errors; there is no streaming form.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Unpack
+
+from rerank_adapters.base import AsyncClient, BlockingClient
+from rerank_adapters.calls import Ask
+from rerank_adapters.http_calls import HttpCall, HttpDoor
+from rerank_adapters.http_connections import Request
+from rerank_adapters.json_wire import read_models, read_response, write_request
+from rerank_adapters.messages import Model, RerankResponse
+from rerank_adapters.policy import DEFAULT_TIMEOUT_S, ClientOptions, Policy
+
+DEFAULT_URL = "http://localhost:8080"
+
+_MODELS = Request("GET", "/api/v1/models")
+
+_MOST_THREADS = 64
+"""Calls of an asynchronous client that run at once; others wait, and their time runs."""
+
+
+class HttpRerankClient(BlockingClient):
+    """Reranks over HTTP; keeps its connections, and threads may share it.
+
+    `url` is that of the server, such as `http://localhost:8080`, with a path if something in front
+    of it adds one. `timeout_s` is the deadline of every call that does not name its own, in
+    seconds. `token` is sent with every call. `tls` is for `https`; by default the authorities that
+    Python knows are trusted. `ClientOptions` lists the others. Proxies of the environment are not
+    used. It may be used on both sides of a fork.
+
+    Raises:
+        TypeError: there is no such option.
+        ValueError: an argument cannot be used; the message names it.
+    """
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        *,
+        token: str | None = None,
+        tls: ssl.SSLContext | None = None,
+        **options: Unpack[ClientOptions],
+    ) -> None:
+        super().__init__(Policy(timeout_s, **options))
+        self._door = HttpDoor(url, tls, token, self._policy.max_attempts)
+
+    def close(self) -> None:
+        """Close the connections and end the calls that still run on them."""
+        self._door.connections.close()
+
+    def _ask(self, ask: Ask) -> RerankResponse:
+        return read_response(_call(self._door, _rerank(ask), ask.timeout_s).run())
+
+    def _list(self, timeout_s: float) -> tuple[Model, ...]:
+        return read_models(_call(self._door, _MODELS, timeout_s).run())
+
+
+class AsyncHttpRerankClient(AsyncClient):
+    """The same for asyncio; each call has a thread while it runs."""
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        *,
+        token: str | None = None,
+        tls: ssl.SSLContext | None = None,
+        **options: Unpack[ClientOptions],
+    ) -> None:
+        super().__init__(Policy(timeout_s, **options))
+        self._door = HttpDoor(url, tls, token, self._policy.max_attempts)
+        self._threads = ThreadPoolExecutor(_MOST_THREADS, "rerank-http")
+
+    async def close(self) -> None:
+        """Close the connections and end the calls that still run on them."""
+        self._door.connections.close()
+        self._threads.shutdown(wait=False)
+
+    async def _ask(self, ask: Ask) -> RerankResponse:
+        return read_response(await self._answer(_rerank(ask), ask.timeout_s))
+
+    async def _list(self, timeout_s: float) -> tuple[Model, ...]:
+        return read_models(await self._answer(_MODELS, timeout_s))
+
+    async def _answer(self, request: Request, timeout_s: float) -> bytes:
+        self._door.connections.check_open()
+        call = _call(self._door, request, timeout_s)
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._threads, call.run)
+        except asyncio.CancelledError:
+            call.abort()
+            raise
+
+
+def _rerank(ask: Ask) -> Request:
+    body = write_request(ask.query, ask.documents, ask.options)
+    return Request("POST", "/api/v1/rerank", body)
+
+
+def _call(door: HttpDoor, request: Request, timeout_s: float) -> HttpCall:
+    return HttpCall(door, request, time.monotonic() + timeout_s)

@@ -1,0 +1,26 @@
+"""Fixtures of a stand-in that is wired to the session's sidecar."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from examples.labelled_set import vector
+from tests.contract.conftest import Running as Sidecar
+from tests.integration.weaviate_app import Server
+from tests.integration.weaviate_stand_in import Running, modules_for, weaviate_stand_in
+
+
+def server_of(running: Running, http_port: int, grpc_port: int) -> Server:
+    url = f"http://127.0.0.1:{http_port}"
+    return Server(running.connect, running.connect_async, url, f"127.0.0.1:{grpc_port}", url)
+
+
+@pytest.fixture(scope="module")
+def running(sidecar: Sidecar) -> Iterator[Running]:
+    with weaviate_stand_in(*modules_for(sidecar.http_port), vectorize=vector) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def server(running: Running, sidecar: Sidecar) -> Server:
+    return server_of(running, sidecar.http_port, sidecar.grpc_port)
