@@ -28,7 +28,7 @@ settings-page: ## write docs/settings.md from the code
 lint: ## what CI checks before the tests
 	ruff check .
 	ruff format --check .
-	mypy sidecar adapters tests benchmarks
+	mypy sidecar adapters tests benchmarks examples
 	buf lint
 
 format: ## rewrite the code as lint wants it

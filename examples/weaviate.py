@@ -15,7 +15,7 @@ from weaviate.classes.data import DataObject
 from weaviate.collections import Collection
 
 from examples.labelled_set import DOCUMENTS, QUERIES, precision_at_1, vector
-from rerank_adapters.rerank import Rerank
+from rerank_adapters import Rerank
 from rerank_adapters.weaviate import RerankedCollection, check_weaviate, reranker_config
 from tests.contract.running import running_sidecar
 from tests.integration.weaviate_stand_in import modules_for, weaviate_stand_in

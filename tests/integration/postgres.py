@@ -8,12 +8,10 @@ import psycopg
 import pytest
 from psycopg import sql
 
-URI = "postgresql://postgres:@/{}?host={}"
-
 
 @contextmanager
 def embedded_postgres() -> Iterator[str]:
-    """Make a cluster and start it; gives the folder of its socket, which is the only way in."""
+    """Make a cluster and start it; gives its URI, with `{}` for the name of a database."""
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as runtime:
         # The package asks for this folder when it is imported, and warns if there is none.
         patch.setenv("XDG_RUNTIME_DIR", runtime)
@@ -21,25 +19,25 @@ def embedded_postgres() -> Iterator[str]:
 
     # pytest's own folders are closed to other users, and PostgreSQL refuses to run as root.
     folder = tempfile.mkdtemp(prefix="rerank-pgvector-")
-    with get_server(folder, cleanup_mode="delete"):
-        yield folder
+    with get_server(folder, cleanup_mode="delete") as server:
+        yield str(server.get_uri("{}"))
 
 
 @contextmanager
-def database(folder: str, name: str) -> Iterator[str]:
+def database(server: str, name: str) -> Iterator[str]:
     """Make a database with pgvector for a while; gives its URI."""
-    with psycopg.connect(URI.format("postgres", folder), autocommit=True) as server:
-        server.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    with psycopg.connect(server.format("postgres"), autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         try:
-            uri = URI.format(name, folder)
-            with psycopg.connect(uri) as connection:
-                connection.execute("CREATE EXTENSION vector")
-            yield uri
+            with psycopg.connect(server.format(name)) as fresh:
+                fresh.execute("CREATE EXTENSION vector")
+            yield server.format(name)
         finally:
-            server.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+            drop = sql.SQL("DROP DATABASE {} WITH (FORCE)")
+            connection.execute(drop.format(sql.Identifier(name)))
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
-    with embedded_postgres() as folder:
-        yield folder
+    with embedded_postgres() as server:
+        yield server

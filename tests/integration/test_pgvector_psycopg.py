@@ -137,8 +137,11 @@ async def test_autocommit_stays_and_nothing_is_open(
         assert blocking.info.transaction_status is TransactionStatus.IDLE
 
 
-def test_binary_and_client_side_cursors(uri: str, sidecar_client: RerankClient) -> None:
-    with psycopg.connect(uri, cursor_factory=psycopg.ClientCursor) as connection:
+@pytest.mark.parametrize("factory", [psycopg.ClientCursor, psycopg.RawCursor])
+def test_other_kinds_of_cursors(
+    uri: str, sidecar_client: RerankClient, factory: type[psycopg.Cursor[Any]]
+) -> None:
+    with psycopg.connect(uri, cursor_factory=factory) as connection:
         found = fetch(connection, SEARCH, rerank=RERANK, sidecar=sidecar_client)
     assert [each.row[0] for each in found] == [2, 1]
 

@@ -1,12 +1,12 @@
-"""Fixtures of a stand-in that is wired to the session's sidecar."""
+"""Fixtures of a stand-in that is wired to the session's sidecar, and of applications on it."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from examples.labelled_set import vector
 from tests.contract.conftest import Running as Sidecar
-from tests.integration.weaviate_app import Server
+from tests.integration.weaviate_app import Application, Server, application, labelled
 from tests.integration.weaviate_stand_in import Running, modules_for, weaviate_stand_in
 
 
@@ -24,3 +24,15 @@ def running(sidecar: Sidecar) -> Iterator[Running]:
 @pytest.fixture(scope="module")
 def server(running: Running, sidecar: Sidecar) -> Server:
     return server_of(running, sidecar.http_port, sidecar.grpc_port)
+
+
+@pytest.fixture
+async def by_module(server: Server) -> AsyncIterator[Application]:
+    async with application(server, labelled()) as app:
+        yield app
+
+
+@pytest.fixture
+async def by_sidecar(server: Server) -> AsyncIterator[Application]:
+    async with application(server, labelled(), by_sidecar=True) as app:
+        yield app

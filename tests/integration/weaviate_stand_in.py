@@ -17,9 +17,9 @@ from typing import Any
 
 import grpc
 import weaviate
+from grpc_health.v1 import health_pb2
 from weaviate.proto.v1 import (
     batch_pb2,
-    health_weaviate_pb2,
     search_get_pb2,
     weaviate_pb2_grpc,
 )
@@ -133,13 +133,11 @@ class _Grpc(weaviate_pb2_grpc.WeaviateServicer):
 
 
 def _health() -> grpc.GenericRpcHandler:
-    serving = health_weaviate_pb2.WeaviateHealthCheckResponse(
-        status=health_weaviate_pb2.WeaviateHealthCheckResponse.SERVING
-    )
+    serving = health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVING)
     check = grpc.unary_unary_rpc_method_handler(
         lambda request, context: serving,
-        request_deserializer=health_weaviate_pb2.WeaviateHealthCheckRequest.FromString,
-        response_serializer=health_weaviate_pb2.WeaviateHealthCheckResponse.SerializeToString,
+        request_deserializer=health_pb2.HealthCheckRequest.FromString,
+        response_serializer=health_pb2.HealthCheckResponse.SerializeToString,
     )
     return grpc.method_handlers_generic_handler("grpc.health.v1.Health", {"Check": check})
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Sequence
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rerank_sidecar.api.auth import Guard, OpenGuard
 from rerank_sidecar.api.doors import MODEL_MOUNT, Door, make_doors, open_dialects
@@ -44,10 +47,31 @@ def build_http_app(
         *(info_routes(engine, dialects, doors, guard) if only is None else ()),
         *dialect_routes(engine, dialects, guard),
     ]
-    app = Starlette(routes=routes, exception_handlers={HTTPException: _refuse_route})
+    app = Starlette(
+        routes=routes,
+        middleware=[Middleware(OneSlash)],
+        exception_handlers={HTTPException: _refuse_route},
+    )
     # Weaviate does not follow redirects, and what it would be told by one it could not parse.
     app.router.redirect_slashes = False
     return app
+
+
+class OneSlash:
+    """Reads several slashes in a path as one.
+
+    Weaviate's clients add a slash to the base URL of its cohere and nvidia modules, and Weaviate
+    another one.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a call on the path that was meant."""
+        if "//" in scope.get("path", ""):
+            scope = {**scope, "path": re.sub("/{2,}", "/", scope["path"])}
+        await self._app(scope, receive, send)
 
 
 def _rerank_routes(

@@ -223,3 +223,10 @@ async def test_no_text_reaches_the_log(
     for content in (body, {**body, "documents": ["the secret document", CRASHES]}):
         assert (await client.post("/rerank", json=content)).status_code >= 400
     assert "the secret" not in caplog.text
+
+
+async def test_slashes_that_clients_double_are_one(client: httpx.AsyncClient) -> None:
+    body = {"model": "toy", "query": "q", "documents": ["1", "2"]}
+    for path in ("//v2/rerank", "/cohere//v2/rerank", "/models/toy//v2/rerank"):
+        answer = await client.post(f"http://sidecar{path}", json=body)
+        assert [each["index"] for each in answer.json()["results"]] == [1, 0], path
