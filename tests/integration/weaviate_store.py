@@ -142,7 +142,9 @@ def _hybrid(
     """Fuse both by relative score: each scaled to [0, 1], weighted with alpha."""
     given = np.frombuffer(asked.vector_bytes or _named(asked.vectors), np.float32)
     vector = given if given.size else _vector(asked.query, vectorize)
-    alpha = asked.alpha_param if getattr(asked, "use_alpha_param", False) else asked.alpha
+    # Clients since 4.17 have a field that tells 0 from unset.
+    has_param = getattr(asked, "use_alpha_param", False)
+    alpha: float = getattr(asked, "alpha_param", 0.0) if has_param else asked.alpha
     by_vector = {hit.stored.uuid: -(hit.distance or 0.0) for hit in _nearest(rows, vector)}
     words = _keywords(rows, asked.query, list(asked.properties))
     by_words = {hit.stored.uuid: hit.score or 0.0 for hit in words}

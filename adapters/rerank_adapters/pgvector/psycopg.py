@@ -18,7 +18,14 @@ from rerank_adapters.pgvector.statement import Sql, written
 from rerank_adapters.rerank import Rerank
 
 try:
-    from psycopg import AsyncConnection, AsyncCursor, Connection, Cursor
+    from psycopg import (
+        AsyncConnection,
+        AsyncCursor,
+        AsyncRawCursor,
+        Connection,
+        Cursor,
+        RawCursor,
+    )
     from psycopg.pq import TransactionStatus
     from psycopg.rows import tuple_row
     from psycopg.sql import SQL, Composed
@@ -92,14 +99,14 @@ def _read(
 ) -> tuple[list[Row], list[str]]:
     connection = cursor.connection
     is_open = connection.info.transaction_status is not TransactionStatus.IDLE
-    with connection.transaction(), connection.cursor(row_factory=tuple_row) as settings:
+    with connection.transaction(), Cursor(connection, row_factory=tuple_row) as settings:
         raised: dict[str, str] = {}
         if plan.count is not None:
             found = IndexSettings.of(settings.execute(*_bound(READ)).fetchall()[0])
             raised = found.raised(plan.count)
         if raised:
             settings.execute(*_bound(write(raised)))
-        rows = cursor.execute(*_asked(query, params, plan)).fetchall()
+        rows = cursor.execute(*_asked(cursor, query, params, plan)).fetchall()
         if raised and is_open:
             settings.execute(*_bound(write(found.before(raised))))
         return rows, _columns(cursor)
@@ -110,7 +117,7 @@ async def _read_async(
 ) -> tuple[list[Row], list[str]]:
     connection = cursor.connection
     is_open = connection.info.transaction_status is not TransactionStatus.IDLE
-    async with connection.transaction(), connection.cursor(row_factory=tuple_row) as settings:
+    async with connection.transaction(), AsyncCursor(connection, row_factory=tuple_row) as settings:
         raised: dict[str, str] = {}
         if plan.count is not None:
             await settings.execute(*_bound(READ))
@@ -118,15 +125,22 @@ async def _read_async(
             raised = found.raised(plan.count)
         if raised:
             await settings.execute(*_bound(write(raised)))
-        await cursor.execute(*_asked(query, params, plan))
+        await cursor.execute(*_asked(cursor, query, params, plan))
         rows = await cursor.fetchall()
         if raised and is_open:
             await settings.execute(*_bound(write(found.before(raised))))
         return rows, _columns(cursor)
 
 
-def _asked(query: Query | Search, params: Params | None, plan: Plan) -> tuple[Query, Params | None]:
-    return _bound(plan.sql) if plan.sql is not None else (cast("Query", query), params)
+def _asked(
+    cursor: object, query: Query | Search, params: Params | None, plan: Plan
+) -> tuple[Query, Params | None]:
+    if plan.sql is None:
+        return cast("Query", query), params
+    if isinstance(cursor, (RawCursor, AsyncRawCursor)):
+        text, values = written(plan.sql, "${}".format)
+        return text.encode(), values
+    return _bound(plan.sql)
 
 
 def _bound(sql: Sql) -> tuple[bytes, Sequence[object]]:

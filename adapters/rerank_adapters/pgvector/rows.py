@@ -191,8 +191,9 @@ class Plan:
         score = _number(value)
         if math.isnan(score):
             return None
-        is_distance = self.search is not None and name == self.search.distance
-        return self.search.score(score) if self.search is not None and is_distance else score
+        if self.search is not None and name == self.search.distance:
+            return self.search.score(score)
+        return score
 
 
 def by_column(columns: Sequence[str]) -> Field:

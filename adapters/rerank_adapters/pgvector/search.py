@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
@@ -189,7 +189,7 @@ def _text(vector: object, *, is_bits: bool) -> str:
     written = getattr(vector, "to_text", None)
     if written is not None:
         return str(written())
-    if not isinstance(vector, Iterable):
+    if not isinstance(vector, Collection):  # what can be read once only would be empty here
         raise TypeError(f"vector: must be a list of numbers, not {type(vector).__name__}")
     if is_bits:
         return "".join("1" if each else "0" for each in vector)
