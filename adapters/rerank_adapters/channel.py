@@ -77,7 +77,7 @@ class Reach:
         channel_options: Sequence[ChannelOption],
     ) -> Reach:
         """Make one of what a client is given."""
-        chosen, name = (target, None) if isinstance(target, str) else _joined(target)
+        chosen, name = (target, None) if isinstance(target, str) else _one_target(target)
         if chosen.startswith(("http://", "https://")):
             raise ValueError("target: a URL is for HttpRerankClient; gRPC's target is host:port")
         if tls is not None and name == "":
@@ -151,13 +151,15 @@ def bearer(token: str | None) -> tuple[tuple[str, str], ...]:
     return (("authorization", f"Bearer {token}"),)
 
 
-def _joined(targets: Sequence[str]) -> tuple[str, str]:
+def _one_target(targets: Sequence[str]) -> tuple[str, str | None]:
     """Join addresses to one target, and give the host that all have, or "" if they differ.
 
     gRPC takes either IPv4 addresses or IPv6 ones; the former have a form among the latter.
     """
     if not targets:
         raise ValueError("target: at least one address is needed")
+    if len(targets) == 1:
+        return targets[0], None
     pairs = [_host_and_port(each) for each in targets]
     hosts = {host for host, _ in pairs}
     addresses = [(ipaddress.ip_address(_number(host)), port) for host, port in pairs]

@@ -14,7 +14,8 @@ from rerank_adapters.base import AsyncClient, BlockingClient
 from rerank_adapters.calls import Ask
 from rerank_adapters.channel import DEFAULT_TARGET, ChannelOption, Reach, Target, check_fork
 from rerank_adapters.errors import call_error
-from rerank_adapters.grpc_streams import cancelled, is_cancelling, received, received_async
+from rerank_adapters.grpc_async import answered, received_async
+from rerank_adapters.grpc_streams import received
 from rerank_adapters.messages import Model, RerankOptions, RerankResponse
 from rerank_adapters.policy import DEFAULT_TIMEOUT_S, ClientOptions, Policy
 from rerank_adapters.streams import (
@@ -189,24 +190,13 @@ class AsyncRerankClient(AsyncClient):
     async def _ask(self, ask: Ask) -> RerankResponse:
         request = build_request(ask.query, ask.documents, ask.options)
         stub, metadata = self._stub(), self._reach.metadata
-        try:
-            call = stub.Rerank(request, timeout=ask.timeout_s, metadata=metadata)
-            return parse_response(await call)
-        except grpc.RpcError as error:
-            raise call_error(error) from error
-        except asyncio.CancelledError:
-            if is_cancelling():
-                raise
-            raise cancelled() from None
+        call = stub.Rerank(request, timeout=ask.timeout_s, metadata=metadata)
+        return parse_response(await answered(call))
 
     async def _list(self, timeout_s: float) -> tuple[Model, ...]:
         request, stub, metadata = pb.ListModelsRequest(), self._stub(), self._reach.metadata
-        try:
-            return parse_models(
-                await stub.ListModels(request, timeout=timeout_s, metadata=metadata)
-            )
-        except grpc.RpcError as error:
-            raise call_error(error) from error
+        call = stub.ListModels(request, timeout=timeout_s, metadata=metadata)
+        return parse_models(await answered(call))
 
     def _stub(self) -> Stub:
         # Made late: an application may build its client before its event loop runs, or run several.

@@ -255,14 +255,6 @@ def error_of_status(
     )
 
 
-def error_of_reason(
-    reason: str, message: str, field: str | None = None, retry_after_s: float | None = None
-) -> RerankCallError:
-    """Make the error of a reason where no gRPC code came with it."""
-    kind, code = ERRORS.get(reason, (ServerFault, _Code.UNKNOWN))
-    return kind(code, reason, message, field, retry_after_s)
-
-
 def _kind(code: grpc.StatusCode, reason: str | None, message: str) -> type[RerankCallError]:
     if reason is not None and reason in ERRORS:
         return ERRORS[reason][0]

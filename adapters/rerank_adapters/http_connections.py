@@ -209,7 +209,8 @@ class Transfer:
     def _told(self, error: Exception) -> RerankCallError:
         if self._is_aborted:
             return Cancelled(_Code.CANCELLED, None, "the call was ended before its answer")
-        if time.monotonic() >= self._until:
+        is_socket_s = isinstance(error, TimeoutError) and error.errno is None
+        if is_socket_s or time.monotonic() >= self._until:
             message = "the deadline passed before the answer was there"
             return DeadlineExceeded(_Code.DEADLINE_EXCEEDED, None, message)
         said = error.strerror if isinstance(error, OSError) else None

@@ -10,14 +10,15 @@ import grpc
 from google.protobuf import json_format
 
 from rerank_adapters.errors import (
+    ERRORS,
     BodyTooLarge,
     Overloaded,
+    RequestError,
     RerankCallError,
     RouteNotFound,
     ServerFault,
     Unauthenticated,
     Unreachable,
-    error_of_reason,
 )
 from rerank_adapters.messages import (
     Document,
@@ -37,7 +38,7 @@ _Code = grpc.StatusCode
 # What reading JSON of another form comes to.
 _NOT_IN_FORM = (ValueError, TypeError, LookupError, AttributeError)
 
-# What a proxy in between may answer; the codes are those of gRPC's own http-grpc-status-mapping.
+# What a proxy in between may answer, or a server newer than this client.
 _BY_STATUS: Mapping[int, tuple[type[RerankCallError], grpc.StatusCode]] = {
     401: (Unauthenticated, _Code.UNAUTHENTICATED),
     403: (Unauthenticated, _Code.PERMISSION_DENIED),
@@ -102,12 +103,21 @@ def read_error(status: int, retry_after: str | None, body: bytes) -> RerankCallE
     try:
         error = json.loads(body)["error"]
         reason, message = str(error["reason"]), str(error["message"])
-        return error_of_reason(reason, message, error.get("field"), error.get("retry_after_s"))
+        kind, code = ERRORS.get(reason, _by_status(status))
+        return kind(code, reason, message, error.get("field"), error.get("retry_after_s"))
     except _NOT_IN_FORM:
-        kind, code = _BY_STATUS.get(status, (ServerFault, _Code.UNKNOWN))
+        kind, code = _by_status(status)
         hint = (retry_after or "").strip()
         wait_s = float(hint) if hint.isdecimal() else None
         return kind(code, None, f"HTTP status {status}", None, wait_s)
+
+
+def _by_status(status: int) -> tuple[type[RerankCallError], grpc.StatusCode]:
+    is_the_callers = 400 <= status < 500
+    usual = (
+        (RequestError, _Code.INVALID_ARGUMENT) if is_the_callers else (ServerFault, _Code.UNKNOWN)
+    )
+    return _BY_STATUS.get(status, usual)
 
 
 def _write_document(document: str | Document) -> str | dict[str, str | None]:

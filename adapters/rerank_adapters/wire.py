@@ -41,9 +41,13 @@ def check_documents(documents: Iterable[str | Document]) -> tuple[str | Document
         raise TypeError("documents must be several texts, not one string")
     taken = tuple(documents)
     for index, document in enumerate(taken):
-        if not isinstance(document, (str, Document)):
+        if isinstance(document, str):
+            continue
+        if not isinstance(document, Document):
             given = type(document).__name__
             raise TypeError(f"documents[{index}] must be a text or a Document, not {given}")
+        if not (isinstance(document.text, str) and isinstance(document.id, str | None)):
+            raise TypeError(f"documents[{index}]: text and id must be texts")
     return taken
 
 

@@ -19,6 +19,7 @@ from rerank_adapters import (
     RerankClient,
 )
 from rerank_adapters.base import AsyncClient, BlockingClient
+from rerank_adapters.errors import ERRORS
 from rerank_sidecar.api.grpc_server import GrpcServer
 from rerank_sidecar.api.http_server import HttpServer
 from rerank_sidecar.engine.engine import Engine
@@ -148,3 +149,8 @@ async def failure(call: Awaitable[Any]) -> RerankCallError:
     with pytest.raises(RerankCallError) as caught:
         await call
     return caught.value
+
+
+def error_of_reason(reason: str, retry_after_s: float | None = None) -> RerankCallError:
+    kind, code = ERRORS[reason]
+    return kind(code, reason, "why", None, retry_after_s)

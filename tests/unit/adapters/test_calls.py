@@ -26,9 +26,10 @@ from rerank_adapters import (
     Usage,
 )
 from rerank_adapters.calls import Answer, Ask, Call, ListModels, Wait, advance
-from rerank_adapters.errors import ERRORS, error_of_reason
+from rerank_adapters.errors import ERRORS
 from rerank_adapters.policy import Policy
 from rerank_adapters.rerank import OnError
+from tests.unit.adapters.every_client import error_of_reason as refusal
 
 TIMEOUT_S = 30.0
 MODEL = Model("m", "1", "toy", "MAXSIM", None, True, True, "truncate", (), True)
@@ -121,10 +122,6 @@ def scored(index: int, given: str | Document) -> RerankResult:
 def told(response: RerankResponse) -> RerankResponse:
     """The answer without what differs between one call and several."""
     return replace(response, timing=Timing(0, 0, 0, 0), usage=replace(response.usage, cache_hits=0))
-
-
-def refusal(reason: str, retry_after_s: float | None = None) -> RerankCallError:
-    return error_of_reason(reason, "why", None, retry_after_s)
 
 
 TEXTS = st.lists(st.sampled_from(["0.1", "0.2", "0.3", "bad"]), min_size=1, max_size=40)

@@ -27,11 +27,11 @@ from rerank_adapters.candidates import (
     rerank_candidates,
     rerank_candidates_async,
 )
-from rerank_adapters.errors import error_of_reason
 from rerank_adapters.merging import passed_through
 from rerank_adapters.rerank import Fuse, OnError
 from rerank_sidecar.in_process import AsyncInProcessRerankClient, InProcessRerankClient
 from rerank_sidecar.settings import Settings
+from tests.unit.adapters.every_client import error_of_reason
 
 FUSES: tuple[Fuse, ...] = (
     "none",
@@ -176,7 +176,7 @@ def test_ranks_are_better_when_they_are_lower() -> None:
 
 @pytest.mark.parametrize("fuse", FUSES, ids=str)
 def test_what_passes_through_is_the_stores_own(fuse: Fuse) -> None:
-    error = error_of_reason("NOT_READY", "not ready")
+    error = error_of_reason("NOT_READY")
     rows = candidates(3, (0.9, 0.5, 0.1))
     response = passed_through(["a", "b", "c"], {}, error)
     arrangement = arrange(Rerank("body", fuse=fuse), rows, response)
@@ -256,7 +256,7 @@ async def test_both_ways_agree_with_a_real_sidecar() -> None:
 def test_an_error_is_raised_as_it_is() -> None:
     class Gone(Scripted):
         def response(self) -> RerankResponse:
-            raise Unreachable(error_of_reason("NOT_READY", "").code, None, "gone")
+            raise Unreachable(error_of_reason("NOT_READY").code, None, "gone")
 
     with pytest.raises(Unreachable):
         rerank_candidates(Gone([]), Rerank("body"), "q", candidates(1))

@@ -34,7 +34,7 @@ def reach(target: Target, **options: Any) -> Reach:
     [
         ("rerank:50051", "rerank:50051"),
         ("dns:///rerank:50051", "dns:///rerank:50051"),
-        (["10.0.0.1:1"], "ipv4:10.0.0.1:1"),
+        (["dns:///rerank:50051"], "dns:///rerank:50051"),
         (["10.0.0.1:1", "10.0.0.2:2"], "ipv4:10.0.0.1:1,10.0.0.2:2"),
         (("localhost:1", "localhost:2"), "ipv4:127.0.0.1:1,127.0.0.1:2"),
         (["[::1]:1", "[2001:db8::1]:2"], "ipv6:[::1]:1,[2001:db8::1]:2"),
@@ -50,10 +50,11 @@ def test_addresses_become_one_target(given: Target, target: str) -> None:
     ("given", "reason"),
     [
         ([], "at least one"),
-        (["10.0.0.1"], "is not address:port"),
-        (["::1:50051"], "is not address:port"),
+        (["10.0.0.1", "10.0.0.2:1"], "is not address:port"),
+        (["::1:50051", "10.0.0.2:1"], "is not address:port"),
         (["rerank-1:50051", "rerank-2:50051"], "'rerank-1' in a list is a name"),
         ("http://localhost:8080", "HttpRerankClient"),
+        (["http://localhost:8080"], "HttpRerankClient"),
         ("https://localhost:8080", "HttpRerankClient"),
     ],
     ids=str,

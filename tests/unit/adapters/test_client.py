@@ -28,6 +28,7 @@ from rerank_adapters.candidates import AsyncSidecar
 from rerank_adapters.candidates import Sidecar as BlockingSidecar
 from rerank_adapters.wire import parse_response
 from rerank_sidecar.in_process import AsyncInProcessRerankClient, InProcessRerankClient
+from rerank_sidecar.settings import Settings
 from rerank_sidecar.v1 import rerank_pb2 as pb
 from tests.unit.adapters.every_client import (
     DOCUMENTS,
@@ -186,6 +187,8 @@ async def test_a_call_ends_at_its_deadline(
     [
         ("one string", {}, TypeError),
         ([1], {}, TypeError),
+        ([Document(1)], {}, TypeError),  # type: ignore[arg-type]
+        ([Document("a", 1)], {}, TypeError),  # type: ignore[arg-type]
         (["half of a pair: \ud83d"], {}, ValueError),
         (DOCUMENTS, {"topn": 3}, TypeError),
         (DOCUMENTS, {"top_n": "3"}, TypeError),
@@ -245,6 +248,19 @@ async def test_large_requests_and_answers_pass(kind: str, shared: Sidecar) -> No
     async with asking(kind, shared) as ask:
         response: RerankResponse = await ask("rerank", "red", documents, return_documents=True)
     assert {result.document for result in response.results} == {Document(documents[0])}
+
+
+async def test_what_is_too_much_for_one_call_is_split(kind: str) -> None:
+    documents = [Document(f"red {'fruit ' * (at % 3)}", str(at)) for at in range(20)]
+    async with listening(max_documents=6) as sidecar:
+        async with asking(
+            "in process", replace(sidecar, settings=Settings(model="lexical"))
+        ) as alone:
+            whole = await alone("rerank", "red fruit", documents, top_n=15)
+        async with asking(kind, sidecar) as ask:
+            split = await ask("rerank", "red fruit", documents, top_n=15)
+    assert split.results == whole.results
+    assert split.usage.pairs == whole.usage.pairs == 20
 
 
 async def test_one_client_serves_many_calls_at_once(ask: Ask) -> None:

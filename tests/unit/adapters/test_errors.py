@@ -25,7 +25,6 @@ from rerank_adapters.errors import (
     Unauthenticated,
     Unavailable,
     Unreachable,
-    error_of_reason,
     error_of_status,
 )
 from rerank_adapters.json_wire import read_error
@@ -118,10 +117,23 @@ def test_a_newer_servers_reason_is_told_by_its_code() -> None:
     error = error_of_status(grpc.StatusCode.UNAVAILABLE, status.message, status.details)
     assert type(error) is Unavailable
     assert error.reason == "NOT_THERE"
-    assert type(error_of_reason("NOT_THERE", "why")) is ServerFault
 
 
 ERRORS_OF_A_NEWER_SERVER = raised(next(each for each in ERROR_TABLE if each.__name__ == "NotReady"))
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(400, RequestError), (422, RequestError), (503, Unreachable), (500, ServerFault)],
+)
+def test_a_newer_servers_reason_over_http_is_told_by_its_status(
+    status: int, kind: type[RerankCallError]
+) -> None:
+    body = b'{"error": {"reason": "NEW", "message": "why", "field": "a", "retry_after_s": 1.5}}'
+    error = read_error(status, None, body)
+    assert type(error) is kind
+    assert (error.reason, error.message, error.field) == ("NEW", "why", "a")
+    assert error.retry_after_s == 1.5
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"error": "text"}', b'{"error": {}}'])
@@ -135,7 +147,7 @@ ERRORS_OF_A_NEWER_SERVER = raised(next(each for each in ERROR_TABLE if each.__na
         (502, Unreachable),
         (503, Unreachable),
         (500, ServerFault),
-        (418, ServerFault),
+        (418, RequestError),
     ],
 )
 def test_what_a_proxy_says_is_told_by_its_status(

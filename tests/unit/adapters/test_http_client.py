@@ -1,6 +1,5 @@
 """What only the clients over HTTP have: connections that are kept, proxies, paths, forms."""
 
-import asyncio
 import http.server
 import json
 import socket
@@ -16,7 +15,6 @@ import pytest
 from rerank_adapters import (
     AsyncHttpRerankClient,
     BodyTooLarge,
-    Cancelled,
     DeadlineExceeded,
     HttpRerankClient,
     Overloaded,
@@ -31,8 +29,7 @@ from rerank_sidecar.api.dialects.native import render_models
 from rerank_sidecar.api.grpc_messages import write_models
 from rerank_sidecar.api.http_answer import json_response
 from rerank_sidecar.types import ModelDescription, ModelReference
-from tests.unit.adapters.every_client import WAIT_S, in_thread, listening
-from tests.unit.adapters.scripted import Scripted
+from tests.unit.adapters.every_client import in_thread, listening
 
 ANSWER = {
     "results": [{"index": 0, "score": {"value": 1.0, "truncated": False, "window_count": 1}}],
@@ -252,24 +249,6 @@ async def test_a_refusal_of_a_body_that_was_not_read_is_told() -> None:
             with pytest.raises(BodyTooLarge):
                 await in_thread(client.rerank, "q", ["a" * 20_000_000])
             assert (await in_thread(client.rerank, "q", ["a" * 300] * 20)).results
-
-
-async def test_closing_a_client_ends_its_calls() -> None:
-    reranker = Scripted()
-    async with listening(reranker=reranker) as sidecar:
-        client = HttpRerankClient(sidecar.url)
-        call = asyncio.create_task(in_thread(client.rerank, "q", ["wait"]))
-        await asyncio.wait_for(reranker.began.wait(), WAIT_S)
-        client.close()
-        with pytest.raises(Cancelled):
-            await call
-        reranker.began.clear()
-        awaited = AsyncHttpRerankClient(sidecar.url)
-        waiting = asyncio.create_task(awaited.rerank("q", ["wait"]))
-        await asyncio.wait_for(reranker.began.wait(), WAIT_S)
-        await awaited.close()
-        with pytest.raises(Cancelled):
-            await waiting
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 
 from rerank_adapters import (
     AsyncRerankClient,
+    Cancelled,
     InternalError,
     NotReady,
     Overloaded,
@@ -163,3 +164,17 @@ async def test_cancelling_a_call_ends_its_work_on_the_server() -> None:
                 reranker.release.set()
                 assert (await ask("rerank", "q", ["wait"])).results
                 reranker.release.clear()
+
+
+@pytest.mark.parametrize("on_error", ["raise", "passthrough"])
+async def test_closing_a_client_ends_its_calls(kind: str, on_error: str) -> None:
+    reranker = Scripted()
+    async with listening(reranker=reranker) as sidecar:
+        async with asking(kind, sidecar) as ask:
+            call = asyncio.create_task(ask("rerank", "q", ["wait"], on_error=on_error))
+            await asyncio.wait_for(reranker.began.wait(), WAIT_S)
+        async with asyncio.timeout(WAIT_S):
+            if on_error == "raise":
+                assert type(await failure(call)) is Cancelled
+            else:
+                assert type((await call).passed_through) is Cancelled
