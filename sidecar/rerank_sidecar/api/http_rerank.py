@@ -36,6 +36,7 @@ from rerank_sidecar.types import PairRequest, RerankRequest, RerankResult
 
 TIMEOUT_HEADER = "X-Request-Timeout-Ms"
 """How long the caller will wait, in whole milliseconds from the arrival of the request."""
+_SHORT_LIST = 64
 
 
 class RerankEndpoint:
@@ -123,7 +124,9 @@ class _Call:
 
 
 def _check_lists(message: msgspec.Struct, most: int) -> None:
-    # Before they are translated one by one: a body can hold ten million of them.
+    # Before they are translated one by one: a body can hold ten million of them. Short lists pass,
+    # as they may name tensors or fields; documents are counted again by the engine.
+    most = max(most, _SHORT_LIST)
     for name in message.__struct_fields__:
         value = getattr(message, name)
         if isinstance(value, list) and len(value) > most:
