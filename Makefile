@@ -1,7 +1,7 @@
 # The generator is old on purpose: its code runs on grpcio 1.74 to current and on protobuf 6 and 7.
 PROTO_TOOLS := grpcio-tools==1.74.0 mypy-protobuf==3.6.0
 PROTO_OUT ?= sidecar
-THIRD_PARTY_OUT = $(PROTO_OUT)/rerank_sidecar/api/third_party
+THIRD_PARTY_OUT = $(PROTO_OUT)/rerank_sidecar/third_party
 
 .PHONY: help proto proto-generate settings-page lint format test test-clients
 
@@ -36,7 +36,7 @@ format: ## rewrite the code as lint wants it
 	ruff format .
 
 test: ## all tests but those of test-clients
-	pytest
+	pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-clients: ## client libraries that need an environment of their own, against the sidecar on PATH
 	@command -v rerank-sidecar

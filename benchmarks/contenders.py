@@ -85,8 +85,13 @@ def contenders(model: Path, graphs: Graphs, scratch: Path) -> Iterator[Contender
 
 
 def _ours(model: Path, scratch: Path) -> Iterator[Contender]:
-    for name, quantize in ((OURS_INT8, "int8"), (OURS_FLOAT32, "none")):
-        options = {"quantize": quantize, "cache_dir": str(scratch / "ours")}
+    for name, quantize, engine in (
+        (OURS_INT8, "int8", "auto"),
+        (OURS_FLOAT32, "none", "auto"),
+        ("ours on ONNX Runtime, int8", "int8", "onnxruntime-int8"),
+        ("ours on ONNX Runtime, float32", "none", "onnxruntime-float32"),
+    ):
+        options = {"quantize": quantize, "engine": engine, "cache_dir": str(scratch / "ours")}
         yield Contender(name, "run_ours", model, None, options)
 
 

@@ -33,7 +33,7 @@ from benchmarks.passages import DATA_VARIABLE, Request, has_collection, read_req
 from rerank_sidecar.app import build_engine
 from rerank_sidecar.backends.cores import available_cores
 from rerank_sidecar.engine.engine import Engine
-from rerank_sidecar.models.resolve import resolve_model
+from rerank_sidecar.models.prepare import prepare_cross_encoder
 from rerank_sidecar.settings import LogLevel, Settings
 from rerank_sidecar.types import Document, RerankRequest
 
@@ -100,9 +100,10 @@ def main(  # noqa: PLR0913, PLR0917
     warnings.filterwarnings("ignore", "torch.quantize_per_tensor")  # it is old and says so
     with tempfile.TemporaryDirectory() as temporary:
         progress("making the model and converting it to int8")
-        settings = _settings(save_cross_encoder(Path(temporary, "minilm-random")), Path(temporary))
+        folder = save_cross_encoder(Path(temporary, "minilm-random"))
+        settings = _settings(folder, Path(temporary))
         lines = asyncio.run(_measure(settings, requests, rounds, seconds))
-        lines += profile(resolve_model(settings), requests, rounds)
+        lines += profile(prepare_cross_encoder(folder, str(folder), settings), requests, rounds)
     lines += ["## Where", "", *machine(PACKAGES)]
     write([NOTES, *lines], output)
 

@@ -40,7 +40,7 @@ class Graphs:
 def save_cross_encoder(folder: Path) -> Path:
     """Save the model, always with the same weights, and the embedded model's tokenizer."""
     folder.mkdir(parents=True, exist_ok=True)
-    vocabulary = _save_tokenizer(folder)
+    vocabulary = save_tokenizer(folder)
     config = BertConfig(
         vocab_size=vocabulary,
         hidden_size=HIDDEN,
@@ -60,7 +60,8 @@ def save_cross_encoder(folder: Path) -> Path:
     return folder
 
 
-def _save_tokenizer(folder: Path) -> int:
+def save_tokenizer(folder: Path) -> int:
+    """Save the embedded model's tokenizer as Hugging Face does, and count its vocabulary."""
     shutil.copyfile(EMBEDDED_FOLDER / "tokenizer.json", folder / "tokenizer.json")
     content = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
     vocabulary: dict[str, int] = content["model"]["vocab"]

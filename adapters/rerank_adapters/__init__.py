@@ -20,6 +20,8 @@ from rerank_adapters.errors import (
     NotReady,
     NotSupportedByModel,
     Overloaded,
+    RemoteFailed,
+    RemoteUnavailable,
     RequestError,
     RerankCallError,
     RouteNotFound,
@@ -43,9 +45,10 @@ from rerank_adapters.messages import (
     Usage,
     Window,
 )
-from rerank_adapters.policy import ClientOptions
 from rerank_adapters.rerank import ReciprocalRank, Rerank, WeightedSum
-from rerank_adapters.streams import AsyncRerankStream, RerankStream
+from rerank_adapters.transport.policy import ClientOptions
+from rerank_adapters.transport.streams import AsyncRerankStream, RerankStream
+from rerank_adapters.vectors import Vectors
 
 __all__ = [
     "AsyncHttpRerankClient",
@@ -75,6 +78,8 @@ __all__ = [
     "NotSupportedByModel",
     "Overloaded",
     "ReciprocalRank",
+    "RemoteFailed",
+    "RemoteUnavailable",
     "RequestError",
     "Rerank",
     "RerankCallError",
@@ -93,6 +98,7 @@ __all__ = [
     "Unreachable",
     "UnreadableInput",
     "Usage",
+    "Vectors",
     "WeightedSum",
     "Window",
 ]

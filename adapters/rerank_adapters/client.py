@@ -10,15 +10,21 @@ from typing import TYPE_CHECKING, Unpack, cast
 
 import grpc
 
-from rerank_adapters.base import AsyncClient, BlockingClient
-from rerank_adapters.calls import Ask
-from rerank_adapters.channel import DEFAULT_TARGET, ChannelOption, Reach, Target, check_fork
 from rerank_adapters.errors import call_error
-from rerank_adapters.grpc_async import answered, received_async
-from rerank_adapters.grpc_streams import received
 from rerank_adapters.messages import Model, RerankOptions, RerankResponse
-from rerank_adapters.policy import DEFAULT_TIMEOUT_S, ClientOptions, Policy
-from rerank_adapters.streams import (
+from rerank_adapters.transport.base import AsyncClient, BlockingClient
+from rerank_adapters.transport.calls import Ask
+from rerank_adapters.transport.channel import (
+    DEFAULT_TARGET,
+    ChannelOption,
+    Reach,
+    Target,
+    check_fork,
+)
+from rerank_adapters.transport.grpc_async import answered, received_async
+from rerank_adapters.transport.grpc_streams import received
+from rerank_adapters.transport.policy import DEFAULT_TIMEOUT_S, ClientOptions, Policy
+from rerank_adapters.transport.streams import (
     Arriving,
     AsyncRerankStream,
     RerankStream,
@@ -26,7 +32,7 @@ from rerank_adapters.streams import (
     document_messages,
     start_message,
 )
-from rerank_adapters.wire import build_request, parse_models, parse_response
+from rerank_adapters.transport.wire import build_request, parse_models, parse_response
 from rerank_sidecar.v1 import rerank_pb2 as pb
 from rerank_sidecar.v1.rerank_pb2_grpc import RerankServiceStub
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import TypedDict
 
 from rerank_adapters.candidates import Arrangement, Placed
-from rerank_adapters.channel import Target
 from rerank_adapters.lost_in_the_middle import lost_in_the_middle
 from rerank_adapters.rerank import Fuse, OnError, Rerank
+from rerank_adapters.transport.channel import Target
 
 ERROR_KEY = "rerank_error"
 """Where a row's metadata says why it was not reranked: a reason of docs/errors.md, or gRPC's code.

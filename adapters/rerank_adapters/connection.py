@@ -8,13 +8,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Self, Unpack
 
-from rerank_adapters.base import AsyncClient, BlockingClient
 from rerank_adapters.candidates import AsyncSidecar, Sidecar
-from rerank_adapters.channel import Target
 from rerank_adapters.client import AsyncRerankClient, RerankClient
 from rerank_adapters.http_client import AsyncHttpRerankClient, HttpRerankClient
-from rerank_adapters.messages import RerankOptions, RerankResponse
+from rerank_adapters.messages import Document, RerankOptions, RerankResponse
 from rerank_adapters.rerank import OnError
+from rerank_adapters.transport.base import AsyncClient, BlockingClient
+from rerank_adapters.transport.channel import Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class InThread:
     async def rerank(
         self,
         query: str,
-        documents: Iterable[str],
+        documents: Iterable[str | Document],
         *,
         on_error: OnError | None = None,
         **options: Unpack[RerankOptions],

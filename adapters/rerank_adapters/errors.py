@@ -17,10 +17,12 @@
     │   ├── Unreachable              nobody answered: not started, gone, or the network
     │   ├── NotReady                 the model has not warmed up yet
     │   ├── ShuttingDown             the server is draining
-    │   └── Overloaded               too much waits there to answer in time; carries a hint
+    │   ├── Overloaded               too much waits there to answer in time; carries a hint
+    │   └── RemoteUnavailable        the server that computes its scores cannot be reached
     ├── ServerFault                  the server's fault
     │   ├── BackendFailed            a forward pass failed
     │   ├── NonFiniteScore           the model gave NaN or infinity
+    │   ├── RemoteFailed             the server that computes its scores failed
     │   └── InternalError            anything that was not foreseen
     └── StartupError                 the server cannot have the model that was asked for
         ├── InvalidSetting           a setting has a wrong value
@@ -142,6 +144,10 @@ class Overloaded(Unavailable):
     """The server has so much to do that it could not answer in time."""
 
 
+class RemoteUnavailable(Unavailable):
+    """The server that computes the scores for the sidecar cannot be reached."""
+
+
 class ServerFault(RerankCallError):
     """Something broke on the server's side."""
 
@@ -152,6 +158,10 @@ class BackendFailed(ServerFault):
 
 class NonFiniteScore(ServerFault):
     """The model gave NaN or infinity."""
+
+
+class RemoteFailed(ServerFault):
+    """The server that computes the scores for the sidecar failed, or answered nonsense."""
 
 
 class InternalError(ServerFault):
@@ -201,6 +211,8 @@ ERRORS: Mapping[str, tuple[type[RerankCallError], grpc.StatusCode]] = MappingPro
         "OVERLOADED": (Overloaded, _Code.RESOURCE_EXHAUSTED),
         "BACKEND_FAILED": (BackendFailed, _Code.INTERNAL),
         "NON_FINITE_SCORE": (NonFiniteScore, _Code.INTERNAL),
+        "REMOTE_UNAVAILABLE": (RemoteUnavailable, _Code.UNAVAILABLE),
+        "REMOTE_FAILED": (RemoteFailed, _Code.UNAVAILABLE),
         "INTERNAL": (InternalError, _Code.INTERNAL),
         "INVALID_SETTING": (InvalidSetting, _Code.FAILED_PRECONDITION),
         "MISSING_EXTRA": (MissingExtra, _Code.FAILED_PRECONDITION),

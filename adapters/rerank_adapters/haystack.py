@@ -15,11 +15,11 @@ from rerank_adapters.candidates import (
     rerank_candidates,
     rerank_candidates_async,
 )
-from rerank_adapters.channel import DEFAULT_TARGET
 from rerank_adapters.component import ERROR_KEY, RETRIEVAL_SCORE_KEY, Reranked, reranked_rows
 from rerank_adapters.connection import Address, Connection
-from rerank_adapters.policy import DEFAULT_TIMEOUT_S
 from rerank_adapters.rerank import Fuse, ReciprocalRank, Rerank, WeightedSum
+from rerank_adapters.transport.channel import DEFAULT_TARGET
+from rerank_adapters.transport.policy import DEFAULT_TIMEOUT_S
 
 try:
     from haystack import Document, component, default_from_dict, default_to_dict

@@ -6,18 +6,19 @@ They speak the native JSON form and raise the same errors; there is no streaming
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Unpack
 
-from rerank_adapters.base import AsyncClient, BlockingClient
-from rerank_adapters.calls import Ask
-from rerank_adapters.http_calls import HttpCall, HttpDoor
-from rerank_adapters.http_connections import Request
-from rerank_adapters.json_wire import read_models, read_response, write_request
 from rerank_adapters.messages import Model, RerankResponse
-from rerank_adapters.policy import DEFAULT_TIMEOUT_S, ClientOptions, Policy
+from rerank_adapters.transport.base import AsyncClient, BlockingClient
+from rerank_adapters.transport.calls import Ask
+from rerank_adapters.transport.http_calls import HttpCall, HttpDoor
+from rerank_adapters.transport.http_connections import Request, deadline_passed
+from rerank_adapters.transport.json_wire import read_models, read_response, write_request
+from rerank_adapters.transport.policy import DEFAULT_TIMEOUT_S, ClientOptions, Policy
 
 DEFAULT_URL = "http://localhost:8080"
 
@@ -78,12 +79,14 @@ class AsyncHttpRerankClient(AsyncClient):
     ) -> None:
         super().__init__(Policy(timeout_s, **options))
         self._door = HttpDoor(url, tls, token, self._policy.max_attempts)
-        self._threads = ThreadPoolExecutor(_MOST_THREADS, "rerank-http")
+        self._threads: dict[int, ThreadPoolExecutor] = {}  # by process
 
     async def close(self) -> None:
         """Close the connections and end the calls that still run on them."""
         self._door.connections.close()
-        self._threads.shutdown(wait=False)
+        threads = self._threads.pop(os.getpid(), None)
+        if threads is not None:
+            threads.shutdown(wait=False)
 
     async def _ask(self, ask: Ask) -> RerankResponse:
         return read_response(await self._answer(_rerank(ask), ask.timeout_s))
@@ -94,12 +97,21 @@ class AsyncHttpRerankClient(AsyncClient):
     async def _answer(self, request: Request, timeout_s: float) -> bytes:
         self._door.connections.check_open()
         call = _call(self._door, request, timeout_s)
-        loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._threads, call.run)
+            async with asyncio.timeout(timeout_s):  # it may wait for a thread
+                return await asyncio.get_running_loop().run_in_executor(self._pool(), call.run)
+        except TimeoutError:
+            call.abort()
+            raise deadline_passed() from None
         except asyncio.CancelledError:
             call.abort()
             raise
+
+    def _pool(self) -> ThreadPoolExecutor:
+        process = os.getpid()
+        if process not in self._threads:
+            self._threads[process] = ThreadPoolExecutor(_MOST_THREADS, "rerank-http")
+        return self._threads[process]
 
 
 def _rerank(ask: Ask) -> Request:

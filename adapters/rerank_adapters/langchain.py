@@ -14,11 +14,11 @@ from rerank_adapters.candidates import (
     rerank_candidates,
     rerank_candidates_async,
 )
-from rerank_adapters.channel import DEFAULT_TARGET
 from rerank_adapters.component import ERROR_KEY, ComponentOptions, Reranked, reranked_rows
 from rerank_adapters.connection import Address, Connection
-from rerank_adapters.policy import DEFAULT_TIMEOUT_S
 from rerank_adapters.rerank import Fuse, OnError, Rerank, WeightedSum
+from rerank_adapters.transport.channel import DEFAULT_TARGET
+from rerank_adapters.transport.policy import DEFAULT_TIMEOUT_S
 
 try:
     from langchain_core.callbacks import Callbacks
@@ -176,8 +176,8 @@ class SidecarRerank(BaseDocumentCompressor, Serializable):
         key = self.store_score_key
         if key is None:
             return Candidates(texts)
-        if any(key not in each.metadata for each in documents):
-            raise ValueError(f"store_score_key: not every document has metadata {key!r}")
+        if any(each.metadata.get(key) is None for each in documents):
+            raise ValueError(f"store_score_key: not every document has a score in metadata {key!r}")
         return Candidates(texts, tuple(float(each.metadata[key]) for each in documents))
 
     def _rerank(self) -> Rerank:

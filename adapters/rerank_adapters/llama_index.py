@@ -14,7 +14,6 @@ from rerank_adapters.candidates import (
     rerank_candidates,
     rerank_candidates_async,
 )
-from rerank_adapters.channel import DEFAULT_TARGET
 from rerank_adapters.component import (
     ERROR_KEY,
     RETRIEVAL_SCORE_KEY,
@@ -23,8 +22,9 @@ from rerank_adapters.component import (
     reranked_rows,
 )
 from rerank_adapters.connection import Address, Connection
-from rerank_adapters.policy import DEFAULT_TIMEOUT_S
 from rerank_adapters.rerank import Fuse, OnError, Rerank
+from rerank_adapters.transport.channel import DEFAULT_TARGET
+from rerank_adapters.transport.policy import DEFAULT_TIMEOUT_S
 
 try:
     from llama_index.core.bridge.pydantic import (
@@ -116,6 +116,13 @@ class SidecarRerank(BaseNodePostprocessor):
     def class_name(cls) -> str:
         """Give the name that dumps have it under."""
         return "SidecarRerank"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Give what is pickled; a given sidecar that cannot be is an error, and not left out."""
+        state: dict[str, Any] = super().__getstate__()
+        if "_connection" not in state["__pydantic_private__"]:
+            raise TypeError("sidecar: cannot be pickled; give a target instead")
+        return state
 
     def close(self) -> None:
         """Close the blocking client that was opened here; the next call opens another."""

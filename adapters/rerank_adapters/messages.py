@@ -6,14 +6,27 @@ from dataclasses import dataclass
 from typing import Literal, TypedDict
 
 from rerank_adapters.errors import RerankCallError
+from rerank_adapters.vectors import VectorsLike, packed
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One candidate: the text that the model reads and the caller's own identifier."""
+    """One candidate: the text that the model reads and the caller's own identifier.
+
+    `vectors` stand for the text where the caller has them, for models that have a
+    `vector_dimension`; the text is then not read and may be empty. They are packed at once.
+
+    Raises:
+        TypeError: `vectors` are no numbers.
+        ValueError: there is no vector, or they differ in length.
+    """
 
     text: str
     id: str | None = None
+    vectors: VectorsLike | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "vectors", packed(self.vectors))
 
 
 class RerankOptions(TypedDict, total=False):
@@ -22,7 +35,8 @@ class RerankOptions(TypedDict, total=False):
     `top_n` is how many results come back, `score_threshold` leaves out lower scores (compared as
     they are returned). `normalization` "unit" maps scores into [0, 1]; "logit" turns probabilities
     back into logits. Of `long_document_policy`, "reject" lets a document fail alone that does not
-    fit. A higher `priority` runs sooner; the default is 0.
+    fit. A higher `priority` runs sooner; the default is 0. `query_vectors` stand for the query,
+    which is then not read and may be empty, as `vectors` do for a document.
     """
 
     model: str | None
@@ -34,6 +48,7 @@ class RerankOptions(TypedDict, total=False):
     long_document_policy: Literal["chunk", "truncate", "reject"] | None
     priority: int
     normalization: Literal["none", "unit", "logit"] | None
+    query_vectors: VectorsLike | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +87,15 @@ class RerankResult:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What the request cost: tokens through the model, scored pairs, pairs found in a cache."""
+    """What the request cost: tokens through the model, scored pairs, pairs found in a cache.
+
+    `remote_calls` are those that the sidecar made to other servers, repeated ones included.
+    """
 
     tokens: int
     pairs: int
     cache_hits: int
+    remote_calls: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +115,8 @@ class RerankResponse:
     `model` and `model_version` name the model that scored. `score_kind` says what its scores
     mean (RAW_LOGIT, PROBABILITY, MAXSIM, COSINE, LEXICAL or RANK), and `normalization` whether
     they come as they are ("none"), mapped into [0, 1] ("unit") or, if they are probabilities, as
-    logits ("logit"). `passed_through` is the error for which the documents came back as they were,
+    logits ("logit"). `fallback_for` names the model that should have answered, where another did in
+    its place. `passed_through` is the error for which the documents came back as they were,
     in the caller's order and without scores; None: they were reranked.
     """
 
@@ -109,6 +129,7 @@ class RerankResponse:
     usage: Usage
     timing: Timing
     passed_through: RerankCallError | None = None
+    fallback_for: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +139,8 @@ class Model:
     `max_tokens` is what it reads at once; None means no limit. `score_kind` and the policies are
     named as in `RerankResponse` and `RerankOptions`, and UNSPECIFIED or empty of a model that has
     not been loaded yet. `aliases` are other names that `model` may give, with `*` and `?`.
+    `vector_dimension` is how many numbers the vectors have that may stand for texts; None: it
+    reads texts only.
     """
 
     name: str
@@ -130,3 +153,4 @@ class Model:
     default_long_document_policy: str
     aliases: tuple[str, ...]
     is_loaded: bool
+    vector_dimension: int | None = None

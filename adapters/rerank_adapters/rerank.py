@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
+
+from rerank_adapters.vectors import VectorsLike, packed
 
 OnError = Literal["raise", "passthrough"]
 """What happens when the sidecar fails: its error is raised, or the store's order comes back."""
@@ -84,37 +86,56 @@ class Rerank:
     `oversample` of 10 a query for 10 rows has the store find 100 and the sidecar choose. `fuse`
     says whether the store's order counts, too. `on_error` None is the sidecar client's own.
 
+    `vectors`, in place of `prop`, names vectors that the store has of each row, one for each token
+    or one in all: they are compared, and nothing is encoded but the query. `query_vectors` stand
+    for the query, too.
+
     Raises:
+        TypeError: `query_vectors` are no numbers.
         ValueError: a value is out of range; the message names it.
     """
 
-    prop: Prop
+    prop: Prop | None = None
     query: str | None = None
     top_n: int | None = None
     model: str | None = None
     oversample: float | None = None
     fuse: Fuse = "none"
     on_error: OnError | None = None
+    vectors: str | None = None
+    query_vectors: VectorsLike | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        if not callable(self.prop) and not self.prop:
-            raise ValueError("prop: must name a field, or several, or be a function")
+        self._check_what_is_read()
+        object.__setattr__(self, "query_vectors", packed(self.query_vectors))
         if self.top_n is not None and self.top_n < 1:
             raise ValueError("top_n: must be at least 1; leave it out for no limit")
         if self.oversample is not None and not 1 <= self.oversample < math.inf:
             raise ValueError("oversample: must be a number of at least 1")
         if self.on_error not in {None, "raise", "passthrough"}:
             raise ValueError('on_error: must be "raise" or "passthrough"')
-        if isinstance(self.fuse, str) and self.fuse not in {"none", "reciprocal_rank"}:
+        is_object = isinstance(self.fuse, ReciprocalRank | WeightedSum)
+        if not is_object and self.fuse not in ("none", "reciprocal_rank"):
             raise ValueError('fuse: must be "none", "reciprocal_rank" or a WeightedSum')
 
+    def _check_what_is_read(self) -> None:
+        if self.vectors is None:
+            if not (callable(self.prop) or _names(self.prop)):
+                raise ValueError("prop: must name a field, or several, or be a function")
+        elif self.prop is not None:
+            raise ValueError("vectors: they are read in place of prop, so give one of the two")
+        elif not isinstance(self.vectors, str):
+            raise ValueError("vectors: must be a name")
+
     def query_text(self, of_store: str | None = None) -> str:
-        """Give what the documents are compared with.
+        """Give what the documents are compared with; nothing if there are `query_vectors`.
 
         Raises:
             ValueError: there is none here, and the store's query has no text.
         """
         text = of_store if self.query is None else self.query
+        if text is None and self.query_vectors is not None:
+            return ""
         if text is None:
             raise ValueError("query: the store's query has no text, so Rerank needs one")
         return text
@@ -125,13 +146,27 @@ class Rerank:
         return math.ceil(round(wanted, 6))  # 10 times 1.1 is a little more than 11
 
 
-def render(prop: Prop, row: Any, field: Callable[[Any, str], object]) -> str | None:  # noqa: ANN401
+def _names(prop: object) -> Sequence[str]:
+    """Give the fields that `prop` names, none if it is not of that form."""
+    names = [prop] if isinstance(prop, str) else prop
+    if not isinstance(names, Sequence) or not all(isinstance(each, str) for each in names):
+        return []
+    return names if all(names) else []
+
+
+def fields(prop: Prop | None) -> Sequence[str]:
+    """Give the fields that `prop` names; a function names none."""
+    if prop is None or callable(prop):
+        return ()
+    return (prop,) if isinstance(prop, str) else prop
+
+
+def render(prop: Prop | None, row: Any, field: Callable[[Any, str], object]) -> str | None:  # noqa: ANN401
     """Make the text of a row; `field` reads one of its fields.
 
     Gives None when no field holds a text: such a row is scored as an empty one, and counted.
     """
     if callable(prop):
         return prop(row)
-    names = [prop] if isinstance(prop, str) else prop
-    texts = [value for name in names if isinstance(value := field(row, name), str)]
+    texts = [value for name in fields(prop) if isinstance(value := field(row, name), str)]
     return "\n".join(texts) if texts else None

@@ -10,15 +10,16 @@ from typing import Any
 
 from benchmarks.peers.protocol import Runner, serve
 from rerank_sidecar.app import build_engine
-from rerank_sidecar.settings import LogLevel, Quantization, Settings
+from rerank_sidecar.settings import EngineChoice, LogLevel, Quantization, Settings
 from rerank_sidecar.types import Document, RerankRequest
 
 
 def load(model: str, options: dict[str, Any]) -> Runner:
-    """Convert the model into `options["cache_dir"]`, quantised as `options["quantize"]` says."""
+    """Convert the model into `options["cache_dir"]` as the two settings in the options say."""
     settings = Settings(
         model=model,
         quantize=Quantization(options["quantize"]),
+        engine=EngineChoice(options["engine"]),
         cache_dir=Path(options["cache_dir"]),
         score_cache_bytes=0,
         token_matrix_cache_bytes=0,

@@ -22,7 +22,8 @@ from rerank_sidecar.engine.engine import Engine
 from rerank_sidecar.engine.repository import ModelRepository
 from rerank_sidecar.engine.served_model import Check
 from rerank_sidecar.errors import InvalidSetting, RerankError
-from rerank_sidecar.loading import model_loader
+from rerank_sidecar.loading.loader import model_loader
+from rerank_sidecar.models.torch_device import choose_devices, wanted_device
 from rerank_sidecar.rerankers.lexical import LexicalReranker
 from rerank_sidecar.settings import Settings
 from rerank_sidecar.telemetry.crashes import log_crash
@@ -60,7 +61,7 @@ async def serve(settings: Settings) -> None:
         StartupError: a setting is wrong, a port is taken or the model cannot be had.
     """
     configure_logging(settings)
-    _refuse_cuda(settings)
+    _require_device(settings)
     began = time.monotonic()
     engine, administration = Engine(settings), Administration(settings)
     _exit_at_once_on_signal()
@@ -85,7 +86,7 @@ async def serve(settings: Settings) -> None:
 
 @asynccontextmanager
 async def _models(settings: Settings, check: Check | None = None) -> AsyncIterator[ModelRepository]:
-    _refuse_cuda(settings)
+    _require_device(settings)
     with model_loader(settings) as loader:
         repository = ModelRepository(loader.load, LexicalReranker(), check)
         try:
@@ -130,12 +131,9 @@ async def _opened(stack: AsyncExitStack, server: HttpServer | GrpcServer, settin
     return port
 
 
-def _refuse_cuda(settings: Settings) -> None:
-    if settings.enable_cuda:
-        raise InvalidSetting(
-            f"enable_cuda: {settings.cuda_core} was asked for, but this version runs on the CPU "
-            "only; unset ENABLE_CUDA"
-        )
+def _require_device(settings: Settings) -> None:
+    """Refuse a GPU that is not there before anything is loaded, whatever the models run on."""
+    choose_devices(wanted_device(settings))
 
 
 def _names(engine: Engine) -> str:

@@ -16,9 +16,11 @@
     ├── Unavailable                  try again later
     │   ├── NotReady                 the model has not warmed up yet
     │   ├── ShuttingDown             the server is draining
-    │   └── Overloaded               too much waits to answer in time; carries a retry hint
+    │   ├── Overloaded               too much waits to answer in time; carries a retry hint
+    │   └── RemoteUnavailable        the server that computes the scores cannot be reached
     ├── ServerFault                  our fault
     │   ├── BackendFailed            a forward pass failed
+    │   ├── RemoteFailed             the server that computes the scores failed, or spoke nonsense
     │   ├── NonFiniteScore           the model gave NaN or infinity for a document
     │   └── InternalError            anything that was not foreseen
     └── StartupError                 the server cannot start as it is told to
@@ -124,12 +126,20 @@ class Overloaded(Unavailable):
     """So much is waiting that the request could not be answered before its deadline."""
 
 
+class RemoteUnavailable(Unavailable):
+    """The server that computes the scores cannot be reached, or failed too often a moment ago."""
+
+
 class ServerFault(RerankError):
     """Something of ours broke."""
 
 
 class BackendFailed(ServerFault):
     """A forward pass failed."""
+
+
+class RemoteFailed(ServerFault):
+    """The server that computes the scores refused, failed, or answered what means nothing."""
 
 
 class NonFiniteScore(ServerFault):
@@ -193,7 +203,9 @@ ERROR_TABLE: Mapping[type[RerankError], ErrorRow] = MappingProxyType(
         NotReady: ErrorRow("NOT_READY", "UNAVAILABLE", 503, True),
         ShuttingDown: ErrorRow("SHUTTING_DOWN", "UNAVAILABLE", 503, True),
         Overloaded: ErrorRow("OVERLOADED", "RESOURCE_EXHAUSTED", 429, True),
+        RemoteUnavailable: ErrorRow("REMOTE_UNAVAILABLE", "UNAVAILABLE", 503, True),
         BackendFailed: ErrorRow("BACKEND_FAILED", "INTERNAL", 500),
+        RemoteFailed: ErrorRow("REMOTE_FAILED", "UNAVAILABLE", 502, True),
         NonFiniteScore: ErrorRow("NON_FINITE_SCORE", "INTERNAL", 500),
         InternalError: ErrorRow("INTERNAL", "INTERNAL", 500),
         InvalidSetting: ErrorRow("INVALID_SETTING", "FAILED_PRECONDITION", 500),

@@ -22,12 +22,12 @@ from collections.abc import (
 from contextlib import AsyncExitStack, aclosing
 from typing import Self, TypeVar, Unpack
 
-from rerank_adapters.base import AsyncClient, BlockingClient
-from rerank_adapters.calls import Ask
 from rerank_adapters.errors import RerankCallError, error_of_status
 from rerank_adapters.messages import Model, RerankOptions, RerankResponse
-from rerank_adapters.policy import DEFAULT_TIMEOUT_S, ClientOptions, Policy
-from rerank_adapters.streams import (
+from rerank_adapters.transport.base import AsyncClient, BlockingClient
+from rerank_adapters.transport.calls import Ask
+from rerank_adapters.transport.policy import DEFAULT_TIMEOUT_S, ClientOptions, Policy
+from rerank_adapters.transport.streams import (
     Arriving,
     AsyncRerankStream,
     RerankStream,
@@ -35,12 +35,12 @@ from rerank_adapters.streams import (
     document_messages,
     start_message,
 )
-from rerank_adapters.wire import build_request, parse_models, parse_response
+from rerank_adapters.transport.wire import build_request, parse_models, parse_response
 from rerank_sidecar.api.grpc_errors import OURS, status_of
 from rerank_sidecar.api.grpc_messages import (
     read_documents,
-    read_options,
     read_request,
+    read_start,
     write_event,
     write_models,
     write_response,
@@ -238,7 +238,7 @@ async def _events(
 ) -> AsyncGenerator[pb.RerankStreamResponse, None]:
     arriving = _Arriving(documents)
     try:
-        options = read_options(start.start.options, until - time.monotonic())
+        options = read_start(start.start, until - time.monotonic())
         async with aclosing(engine.stream(start.start.query, options, arriving.groups())) as events:
             async for event in events:
                 yield write_event(event)
@@ -255,9 +255,12 @@ class _Arriving:
 
     async def groups(self) -> AsyncIterator[Sequence[Document]]:
         """Give documents as they arrive."""
+        count = 0
         try:
             async for message in self._documents:
-                yield read_documents(message.documents.documents)
+                documents = message.documents.documents
+                yield read_documents(documents, count)
+                count += len(documents)
         except Exception as error:
             self.failure = error
             raise Cancelled("the documents did not arrive") from error

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from enum import StrEnum
+from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Any
 
 from pydantic import (
@@ -33,6 +35,29 @@ def split_list(given: Any) -> Any:  # noqa: ANN401 - whoever validates it says w
     return [item.strip() for part in parts for item in str(part).split(",") if item.strip()]
 
 
+def read_options(given: Any) -> Any:  # noqa: ANN401 - whoever validates it says what it should be
+    """Read `key=value` texts as a table; a value that is JSON is taken as such, else as a text."""
+    if isinstance(given, str):
+        given = _value(given) if given.lstrip().startswith("{") else split_list(given)
+    if not isinstance(given, list | tuple):
+        return given
+    pairs = [str(each).partition("=") for each in given]
+    if not all(key.strip() and equals for key, equals, _ in pairs):
+        raise ValueError("must be KEY=VALUE")
+    return {key.strip(): _value(value.strip()) for key, _, value in pairs}
+
+
+def _value(text: str) -> Any:  # noqa: ANN401
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+FamilyOptions = Annotated[dict[str, Any], BeforeValidator(read_options)]
+"""The options of one family, by name; the family itself validates them when it loads."""
+
+
 class Quantization(StrEnum):
     """How the weights of a model are stored and multiplied on the CPU."""
 
@@ -47,6 +72,23 @@ class EngineChoice(StrEnum):
     OPENVINO_INT8 = "openvino-int8"
     OPENVINO_BF16 = "openvino-bf16"
     OPENVINO_FLOAT32 = "openvino-float32"
+    ONNXRUNTIME_INT8 = "onnxruntime-int8"
+    ONNXRUNTIME_BF16 = "onnxruntime-bf16"
+    ONNXRUNTIME_FLOAT32 = "onnxruntime-float32"
+    TORCH_FLOAT32 = "torch-float32"
+    TORCH_BF16 = "torch-bf16"
+    TORCH_FP16 = "torch-fp16"
+
+    @property
+    def is_onnxruntime(self) -> bool:
+        """Tell whether it is ONNX Runtime's."""
+        return self.value.startswith("onnxruntime-")
+
+
+ANY_DEVICE = "auto"
+
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
+"""What runs a model: the CPU, all GPUs (`cuda`) or one of them (`cuda:1`)."""
 
 
 class LoadTime(StrEnum):
@@ -84,13 +126,20 @@ class ModelTable(BaseModel):
         False,
         description="Answers requests that name no model. Without it, the first table does.",
     )
+    members: Annotated[tuple[str, ...], BeforeValidator(split_list)] = Field(
+        (),
+        description="For a combination of models: the names of the others, in its order.",
+    )
     load: LoadTime = Field(
         LoadTime.START,
         description="`start`: the server is ready once it is loaded. `lazy`: the first request "
         "that wants it loads it.",
     )
+    family: str | None = None
+    family_options: FamilyOptions | None = None
     quantize: Quantization | None = None
     engine: EngineChoice | None = None
+    device: Device | None = None
     revision: str | None = None
     trust_remote_code: bool | None = None
     long_document_policy: LongDocumentPolicy | None = None
@@ -108,8 +157,19 @@ class ModelSettings(BaseSettings):
     model: str = Field(
         "embedded",
         min_length=1,
-        description="What to serve: `embedded`, `lexical`, a folder, or a Hugging Face model id. "
-        "Beside `[[models]]` tables: the name of the one that is the default.",
+        description="What to serve: `embedded`, `lexical`, a folder, a Hugging Face model id, or "
+        "another server as `engine:address`; see docs/rerankers.md. Beside `[[models]]` tables: "
+        "the name of the one that is the default.",
+    )
+    family: str | None = Field(
+        None,
+        description="Which family of rerankers runs the model; see docs/rerankers.md. Unset: as "
+        "its files tell.",
+    )
+    family_options: Annotated[FamilyOptions, NoDecode] = Field(
+        default_factory=dict,
+        description="Options of the family, such as `window=20`; a table in the file. See "
+        "docs/rerankers.md.",
     )
     models: Annotated[tuple[ModelTable, ...], NoDecode] = Field(
         (), description="Several models, each a `[[models]]` table; see below."
@@ -127,7 +187,12 @@ class ModelSettings(BaseSettings):
     engine: EngineChoice = Field(
         EngineChoice.AUTO,
         description="Which kernels run the model. `auto` times those that keep what `quantize` "
-        "promises on this CPU and takes the fastest.",
+        "promises on this CPU and takes the fastest; on a GPU it takes torch.",
+    )
+    device: Device = Field(
+        ANY_DEVICE,
+        description="What runs the model: `cpu`, `cuda` (all GPUs), `cuda:1` (one of them), or "
+        "`auto`: GPUs if there are any and torch is installed. The embedded model runs on the CPU.",
     )
     revision: str | None = Field(None, description="Branch, tag or commit of a hub model.")
     trust_remote_code: bool = Field(
@@ -184,12 +249,24 @@ class ModelSettings(BaseSettings):
             raise ValueError(f"models: {LEXICAL_NAME!r} is the name of the built-in one")
         if sum(table.default for table in self.models) > 1:
             raise ValueError("models: more than one has default = true")
+        self._members_come_first({table.name: table.members for table in self.models})
         if "model" in self.model_fields_set and self.model not in names:
             raise ValueError(
                 f"model: beside [[models]] tables it names the default one of them, and none is "
                 f"called {self.model!r}; there are {', '.join(names)}"
             )
         return self
+
+    def _members_come_first(self, members: dict[str, tuple[str, ...]]) -> None:
+        known = {*members, LEXICAL_NAME}
+        for name, of in members.items():
+            unknown = next((each for each in of if each not in known), None)
+            if unknown is not None:
+                raise ValueError(f"models: {name!r} has the member {unknown!r}, which is no table")
+        try:
+            tuple(TopologicalSorter(members).static_order())
+        except CycleError as error:
+            raise ValueError(f"models: {error.args[1][0]!r} is a member of itself") from error
 
     @property
     def default_table(self) -> ModelTable | None:

@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TYPE_CHECKING, TypeAlias
 
 from rerank_sidecar.errors import RerankError
 from rerank_sidecar.score_kinds import ScoreKind
+
+if TYPE_CHECKING:  # an application reads these types without the server's packages
+    import numpy as np
+    import numpy.typing as npt
+
+Vectors: TypeAlias = "npt.NDArray[np.float32]"
+"""Vectors that a caller sends in place of having a text encoded: [rows, dimension], all finite.
+
+One row for each token in late interaction, one row in all for a bi-encoder.
+"""
 
 
 class LongDocumentPolicy(StrEnum):
@@ -42,10 +53,14 @@ class Normalization(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One candidate: the text that the model reads and the caller's own identifier."""
+    """One candidate: the text that the model reads and the caller's own identifier.
+
+    `vectors` stand for the text where the caller has them; it may then be empty.
+    """
 
     text: str
     id: str | None = None
+    vectors: Vectors | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +83,7 @@ class RerankOptions:
     `is_chunk` tells that the documents may be a part of a search whose other parts come as
     requests of their own, and that one refused part fails them all. `count_tokens` asks for the
     tokens of each document. Without a `normalization` the scale is the one that the settings have
-    for the model.
+    for the model. `query_vectors` stand for the query where the caller has them.
     """
 
     model: str | None = None
@@ -82,6 +97,7 @@ class RerankOptions:
     timeout_s: float | None = None
     is_chunk: bool = False
     count_tokens: bool = False
+    query_vectors: Vectors | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,11 +166,15 @@ class ModelReference:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a request cost: tokens without padding, scored pairs, pairs answered by a cache."""
+    """What a request cost: tokens without padding, scored pairs, pairs answered by a cache.
+
+    `remote_calls` are calls to other servers, repeated ones included.
+    """
 
     tokens: int = 0
     pairs: int = 0
     cache_hits: int = 0
+    remote_calls: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +189,10 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class RerankSummary:
-    """Totals that hold for a whole request."""
+    """Totals that hold for a whole request.
+
+    `fallback_for` names the model that should have answered, where another did in its place.
+    """
 
     model: ModelReference
     score_kind: ScoreKind
@@ -177,6 +200,7 @@ class RerankSummary:
     query_truncated: bool = False
     usage: Usage = field(default_factory=Usage)
     timing: Timing = field(default_factory=Timing)
+    fallback_for: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,3 +238,4 @@ class ModelDescription:
     is_default: bool = False
     aliases: tuple[str, ...] = ()
     is_loaded: bool = True
+    vector_dimension: int | None = None

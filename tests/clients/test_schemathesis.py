@@ -17,7 +17,7 @@ CHECKS = [
 OPTIONS = {
     "--phases": "examples,coverage,fuzzing",
     "--checks": ",".join(CHECKS),
-    "--max-time": "60",
+    "--max-time": "30",
     "--seed": "1",
     "--workers": "1",
     "--request-timeout": "30",

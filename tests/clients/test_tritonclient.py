@@ -17,7 +17,7 @@ import tritonclient.http
 import tritonclient.http.aio
 from tritonclient.utils import InferenceServerException
 
-from rerank_sidecar.api.third_party import kserve_pb2
+from rerank_sidecar.third_party import kserve_pb2
 from tests.clients.running_door import KEY, QUERY, TEXTS, WRONG_KEY, RunningDoor
 
 PASSAGES = np.array([[text.encode()] for text in TEXTS], dtype=np.object_)

@@ -44,7 +44,9 @@ class Toy:
         self.release = asyncio.Event()
         self.ended = asyncio.Event()
         self.seen: list[ScoreOptions] = []
-        self.info = RerankerInfo("toy", "7", "toy", ScoreKind.MAXSIM, "python", "test", 512)
+        self.info = RerankerInfo(
+            *("toy", "7", "toy", ScoreKind.MAXSIM, "python", "test", 512), keep_scores=False
+        )
 
     @property
     def tokens_per_s(self) -> float:

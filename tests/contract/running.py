@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,5 +59,5 @@ def _wait_until_ready(process: "subprocess.Popen[str]", port: int) -> None:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/.well-known/ready", timeout=5):
                 return
         except URLError:
-            continue
+            time.sleep(0.02)
     raise AssertionError(f"the sidecar ended with {process.returncode}")

@@ -15,9 +15,9 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 from prometheus_client import REGISTRY
 
 from rerank_sidecar import __version__
-from rerank_sidecar.api.third_party import kserve_pb2 as kserve
 from rerank_sidecar.errors import Overloaded
 from rerank_sidecar.score_kinds import ScoreKind, to_unit
+from rerank_sidecar.third_party import kserve_pb2 as kserve
 from tests.contract.grpc_toy import Served, failure, happened, serving
 
 _INPUT = kserve.ModelInferRequest.InferInputTensor

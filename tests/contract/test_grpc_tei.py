@@ -9,9 +9,9 @@ import pytest
 from prometheus_client import REGISTRY
 
 from rerank_sidecar import __version__
-from rerank_sidecar.api.third_party import tei_pb2 as tei
 from rerank_sidecar.errors import BackendFailed, NonFiniteScore, Overloaded
 from rerank_sidecar.score_kinds import ScoreKind, to_unit
+from rerank_sidecar.third_party import tei_pb2 as tei
 from rerank_sidecar.types import LongDocumentPolicy, TruncationSide
 from tests.contract.grpc_toy import WAIT_S, Served, failure, happened, serving
 

@@ -1,8 +1,10 @@
 """An embedded PostgreSQL with pgvector, in a folder of its own and for the time of the tests."""
 
+import fcntl
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -19,7 +21,11 @@ def embedded_postgres() -> Iterator[str]:
 
     # pytest's own folders are closed to other users, and PostgreSQL refuses to run as root.
     folder = tempfile.mkdtemp(prefix="rerank-pgvector-")
-    with get_server(folder, cleanup_mode="delete") as server:
+    # As root, the first start makes a user, which two processes cannot do at once.
+    with Path(tempfile.gettempdir(), "rerank-pgvector.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        starting = get_server(folder, cleanup_mode="delete")
+    with starting as server:
         yield str(server.get_uri("{}"))
 
 

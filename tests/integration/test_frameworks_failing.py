@@ -178,7 +178,7 @@ async def test_what_cannot_be_used_is_refused_at_once(framework: Framework, targ
     with pytest.raises(ValueError, match="timeout_s"):
         framework.make(timeout_s=-1.0)
     with pytest.raises(ValueError, match="target"):
-        framework.make(target=["no address"])
+        framework.make(target=["no address", NOBODY])
     with pytest.raises(ValueError, match="fuse"):
         framework.make(fuse="somehow")
 

@@ -183,6 +183,10 @@ def test_unknown_options_are_refused() -> None:
 def test_a_weighted_sum_needs_to_know_where_the_scores_are() -> None:
     with pytest.raises(ValueError, match="store_score_key: a WeightedSum needs it"):
         SidecarRerank(fuse=WeightedSum(0.5, "unit"))
+    rerank = SidecarRerank(fuse=WeightedSum(0.5, "unit"), store_score_key="score")
+    for metadata in ({}, {"score": None}):
+        with pytest.raises(ValueError, match="not every document has a score in metadata 'score'"):
+            rerank.compress_documents([Document("an apple", metadata=metadata)], QUERY)
 
 
 def test_a_copy_with_another_target_asks_that_one(rerank: SidecarRerank) -> None:

@@ -244,6 +244,8 @@ def test_a_given_sidecar_makes_no_dump_that_asks_another() -> None:
         with pytest.raises(ValueError, match="target: needed where no sidecar is given"):
             SidecarRerank.from_dict(written)
         assert SidecarRerank.from_dict(written, sidecar=client).top_n == 3
+        with pytest.raises(TypeError, match="sidecar: cannot be pickled"):
+            pickle.dumps(rerank)
 
 
 def test_it_is_a_node_postprocessor_that_takes_no_prompts() -> None:

@@ -199,6 +199,9 @@ async def test_conditions_say_what_filters_cannot(app: Application) -> None:
     literal = Condition("title LIKE 'Ch%%' AND ':value_1 $1 \\:'::text <> %s", ["x"])
     found = await app.fetch(search(condition=literal), rerank=rerank())
     assert columns(found, "id") == [3]
+    commented = Condition("id = %s -- the sixth", [6])
+    found = await app.fetch(search(condition=commented), rerank=rerank())
+    assert columns(found, "id") == [6]
 
 
 async def test_what_users_type_stays_a_value(app: Application) -> None:
@@ -255,12 +258,24 @@ async def test_wrong_arguments_are_refused(app: Application) -> None:
         await app.fetch(search(), rerank=rerank(), candidates=10)
     with pytest.raises(ValueError, match="candidates"):
         await app.fetch(RAW, "[1,0,0]", 7, rerank=rerank(), candidates=0)
+    with pytest.raises(TypeError, match="candidates: must be an int, not float"):
+        await app.fetch(RAW, "[1,0,0]", 7, rerank=rerank(), candidates=1e3)
     with pytest.raises(TypeError, match="orderly"):
         await app.fetch(search(), rerank=rerank(), orderly=True)
     with pytest.raises(ValueError, match=r"prop: .* no column 'boby'"):
         await app.fetch(search(), rerank=rerank(prop="boby"))
     with pytest.raises(ValueError, match=r"store_score: .* no column 'far'"):
         await app.fetch(search(), rerank=rerank(), store_score="far")
+
+
+async def test_columns_of_one_name_are_not_confused(app: Application) -> None:
+    twice = "SELECT id, body, title AS body, 1 AS far, 2 AS far FROM articles WHERE id < {}"
+    with pytest.raises(ValueError, match="prop: the rows have several columns 'body'"):
+        await app.fetch(twice, 4, rerank=rerank())
+    by_id = rerank(prop=lambda row: str(column(row, "id")))
+    with pytest.raises(ValueError, match="store_score: the rows have several columns 'far'"):
+        await app.fetch(twice, 4, rerank=by_id, store_score="far")
+    assert len(await app.fetch(twice, 4, rerank=by_id, store_score="id")) == 3
 
 
 async def test_a_score_that_is_a_text_is_refused_without_telling_it(app: Application) -> None:

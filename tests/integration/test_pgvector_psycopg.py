@@ -103,6 +103,17 @@ def test_rows_that_have_no_columns_are_read_by_functions(
     assert [each.row for each in found] == ["a red fruit", "the sky"]
 
 
+def test_a_method_of_a_text_is_not_taken_for_a_column(
+    connection: psycopg.Connection[Any], sidecar_client: RerankClient
+) -> None:
+    query, titled = "SELECT body AS title FROM docs", Rerank("title", "red fruit")
+    with (
+        connection.cursor(row_factory=rows.scalar_row) as cursor,
+        pytest.raises(ValueError, match="prop: the rows have no column 'title'"),
+    ):
+        fetch(cursor, query, rerank=titled, sidecar=sidecar_client)
+
+
 @pytest.mark.parametrize("is_registered", [True, False])
 def test_queries_in_every_form(
     connection: psycopg.Connection[Any], sidecar_client: RerankClient, *, is_registered: bool

@@ -1,6 +1,7 @@
 """`rerank` as an SQL function, in Debian's PostgreSQL with PL/Python, and what its page says."""
 
 import ast
+import contextlib
 import json
 import re
 import socket
@@ -437,6 +438,10 @@ NOT_READY = {"error": {"reason": "NOT_READY", "message": "warming up", "retry_af
         ((200, b"<html>"), "58000", "Is rerank_sidecar.address"),
         ((200, ranked(1.0, 2.0)), "58000", "Is rerank_sidecar.address"),
         ((200, {"results": [{"index": 7, "score": {"value": 1}}]}), "58000", "Its log"),
+        ((200, {"results": [{"index": 0, "score": {"value": "high"}}]}), "58000", "Its log"),
+        ((200, {"results": [{"index": 0, "score": {"value": 10**400}}]}), "58000", "Its log"),
+        ((200, b"[" * 200_000), "58000", "Its log"),
+        ((500, b"[" * 200_000), "58000", "Its log"),
     ],
 )
 def test_answers_without_scores(
@@ -450,9 +455,64 @@ def test_answers_without_scores(
     assert hint in str(told.message_hint)
 
 
+def test_a_message_of_any_kind_is_an_error_and_the_server_goes_on(sql: Connection) -> None:
+    messages = {
+        "m" * 5_000_000: "INTERNAL: mmm",
+        "nul \0 newline \n": "INTERNAL: nul   newline",
+        "half \ud800 of a pair": "INTERNAL: half   of a pair",
+        "100%s %d": "INTERNAL: 100%s %d",
+    }
+    for message, told in messages.items():
+        answer = {"error": {"reason": "INTERNAL", "message": message}}
+        with scripted(500, answer) as (address, _):
+            point(sql, address)
+            found = refused(sql, SCORES, "q", ["a"])
+        assert found.sqlstate == "58000"
+        assert told in str(found.message_primary)
+        assert len(str(found.message_primary)) < 1200
+
+
+def test_a_message_that_the_databases_encoding_lacks(
+    sql: Connection, postgres: DebianPostgres, sidecar: Running
+) -> None:
+    run(sql, "CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
+    dsn = postgres.dsn.replace("dbname=postgres", "dbname=latin")
+    address = f"http://127.0.0.1:{sidecar.http_port}"
+    try:
+        with psycopg.connect(dsn, autocommit=True, cursor_factory=psycopg.RawCursor) as latin:
+            run(latin, install_sql(address=address))
+            rows = run(latin, SCORES, "\xc4pfel", ["a bus", "\xc4pfel"])
+            assert rows == of_native_door(sidecar.http_port, "\xc4pfel", ["a bus", "\xc4pfel"])
+            told = refused(latin, "SELECT * FROM rerank('q', '{a}', U&'\\00e4')")
+            assert told.sqlstate == "42704"
+            with scripted(500, {"error": {"reason": "R", "message": "\u6a21"}}) as (other, _):
+                point(latin, other)
+                told = refused(latin, SCORES, "q", ["a"])
+            assert (told.sqlstate, "R: \\u6a21" in str(told.message_primary)) == ("58000", True)
+    finally:
+        run(sql, "DROP DATABASE latin WITH (FORCE)")
+
+
+def test_an_answer_without_an_end(sql: Connection) -> None:
+    def flood(taken: socket.socket) -> None:
+        taken.recv(65536)
+        taken.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            while True:
+                taken.sendall(b" " * 1_000_000)
+
+    with talking(flood) as address:
+        point(sql, address)
+        told = refused(sql, SCORES, "q", ["a"])
+    assert told.sqlstate == "58030"
+    assert "its answer is longer than" in str(told.message_primary)
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("address", "http://127.0.0.1:0"),
+        ("address", "http://" + "secret" * 500_000),
         ("address", "127.0.0.1:8080"),
         ("address", "http://user:secret@127.0.0.1:8080"),
         ("address", "http://127.0.0.1:secret"),
@@ -510,6 +570,36 @@ def test_only_those_who_may_call_it(sql: Connection, postgres: DebianPostgres) -
     with connect(postgres, "app") as session:
         assert refused(session, SCORES, "q", ["a"]).sqlstate == "58030"
     run(sql, "DROP OWNED BY app; DROP ROLE app")
+
+
+def test_installing_again_keeps_what_roles_were_granted(
+    sql: Connection, postgres: DebianPostgres, sidecar: Running
+) -> None:
+    run(sql, "CREATE ROLE app LOGIN; CREATE ROLE other LOGIN")
+    for grantee in ("app", "PUBLIC"):
+        run(sql, f"GRANT EXECUTE ON FUNCTION rerank(text, text[], text) TO {grantee}")
+    run(sql, install_sql(address=f"http://127.0.0.1:{sidecar.http_port}"))
+    with connect(postgres, "app") as session:
+        assert len(run(session, SCORES, "q", ["a"])) == 1
+    with connect(postgres, "other") as session:
+        assert refused(session, SCORES, "q", ["a"]).sqlstate == "42501"
+    run(sql, "DROP OWNED BY app; DROP ROLE app; DROP ROLE other")
+
+
+def test_names_of_the_sessions_search_path_are_not_used(sql: Connection) -> None:
+    run(
+        sql,
+        """
+        CREATE SCHEMA evil;
+        CREATE FUNCTION evil.current_setting(text, boolean) RETURNS text LANGUAGE sql
+          AS $$SELECT 'http://127.0.0.1:1'$$;
+        SET search_path = evil, public, pg_catalog;
+    """,
+    )
+    try:
+        assert [position for position, _ in run(sql, SCORES, "q", ["a"])] == [1]
+    finally:
+        run(sql, "RESET search_path; DROP SCHEMA evil CASCADE")
 
 
 def test_settings_of_the_page(sql: Connection) -> None:

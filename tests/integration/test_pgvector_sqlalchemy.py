@@ -197,6 +197,8 @@ async def test_limits_that_are_not_plain_are_not_raised(items: Database, query: 
 async def test_a_query_without_a_plain_limit_runs_as_it_is(items: Database) -> None:
     found = await items.in_session(NEAREST.limit(bindparam("count")), {"count": 3})
     assert [each.row.id for each in found] == [3, 2, 1]
+    found = await items.in_session(NEAREST.limit(bindparam("count", 5)), {"count": 3})
+    assert [each.row.id for each in found] == [3, 2, 1]
     statement = select(Item).from_statement(text("SELECT * FROM items ORDER BY id LIMIT 2"))
     found = await items.in_session(statement)
     assert [each.row.id for each in found] == [2, 1]
@@ -226,6 +228,40 @@ async def test_a_sessions_own_changes_are_found_and_kept(items: Database) -> Non
             session.rollback()
 
     await asyncio.to_thread(work)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        NEAREST.limit(100),
+        select(aliased(Item)).limit(100),
+        select(Item.body).order_by(DISTANCE).limit(100),
+    ],
+)
+async def test_a_session_of_several_databases(
+    postgres: str, uri: str, target: str, query: Any
+) -> None:
+    items, elsewhere = Database(uri, target), Database(postgres.format("postgres"), target)
+
+    def work() -> None:
+        class Routing(Session):
+            def get_bind(self, mapper: Any = None, **others: Any) -> Any:
+                is_item = mapper is not None and issubclass(mapper.class_, Item)
+                return (items if is_item else elsewhere).engine
+
+        for session in (Session(elsewhere.engine, binds={Item: items.engine}), Routing()):
+            with session:
+                opened = session.connection(bind_arguments={"mapper": Item.__mapper__})
+                opened.execute(text("SET LOCAL hnsw.ef_search = 50"))
+                assert len(items.fetch(session, query)) == 100
+                wrong = select(Item.id, (1 / (Item.id - Item.id)).label("body")).limit(100)
+                with pytest.raises(sqlalchemy.exc.DataError):
+                    items.fetch(session, wrong)
+                assert opened.scalar(text("SHOW hnsw.ef_search")) == "50"
+
+    await asyncio.to_thread(work)
+    items.close()
+    elsewhere.close()
 
 
 async def test_autocommit(uri: str, target: str) -> None:

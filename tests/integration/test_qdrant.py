@@ -167,7 +167,7 @@ async def test_the_page_is_cut_after_reranking(
 
 
 @pytest.mark.parametrize("selector", SELECTORS, ids=str)
-@pytest.mark.parametrize("prop", PROPS, ids=str)
+@pytest.mark.parametrize("prop", PROPS, ids=lambda each: getattr(each, "__name__", str(each)))
 async def test_the_payload_is_what_the_caller_asked_for(
     app: Application, selector: Any, prop: Any
 ) -> None:
@@ -250,6 +250,21 @@ def test_every_method_of_qdrants_client_is_there() -> None:
     public = {name for name in methods if not name.startswith("_")}
     ours = {"query_points", "query_batch_points", "query_points_groups"}
     assert all(getattr(client, name) == getattr(store, name) for name in public - ours)
+    assert public <= set(dir(client))
+
+
+@pytest.mark.parametrize("rerank", ["body", [BODY], 5], ids=str)
+async def test_only_a_rerank_reranks(app: Application, rerank: Any) -> None:
+    await app.fill(bodies("2"))
+    for method, more in (
+        ("query_points", {"query": QUERY}),
+        ("query_points_groups", {"query": QUERY, "group_by": "title"}),
+    ):
+        with pytest.raises(TypeError, match=r"^rerank: must be a Rerank"):
+            await app.ask(method, COLLECTION, **more, rerank=rerank)
+    with pytest.raises(TypeError, match=r"^rerank: must be a Rerank"):
+        request = models.QueryRequest(query=QUERY)
+        await app.ask("query_batch_points", COLLECTION, [request], rerank=[None])
 
 
 def test_without_qdrants_client_the_import_says_what_to_install() -> None:

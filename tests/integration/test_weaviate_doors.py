@@ -18,6 +18,7 @@ from rerank_adapters.rerank import Rerank
 from rerank_adapters.weaviate import (
     Door,
     ModuleNotEnabled,
+    ModuleTooOld,
     NotASidecar,
     OtherSidecar,
     ScoresNotComparable,
@@ -67,6 +68,7 @@ class TestConfiguring:
             (("cohere", "rerank-sidecar:8080"), "address: must be http"),
             (("nvidia", "http://user@host:8080"), "address: must be http"),
             (("nvidia", "http://host:8080/?x=1"), "address: must be http"),
+            (("nvidia", "http://host:80800"), "address: must be http"),
             (("jinaai", "http://here:8080"), "door: must be"),
         ],
     )
@@ -158,8 +160,10 @@ class Told:
     def __init__(self, **modules: Any) -> None:
         self.modules = {name.replace("_", "-"): about for name, about in modules.items()}
 
+    version = "1.36.0"
+
     def get_meta(self) -> Any:
-        return {"version": "1.36.0", "modules": self.modules}
+        return {"version": self.version, "modules": self.modules}
 
 
 class TestChecking:
@@ -186,6 +190,17 @@ class TestChecking:
             pytest.raises(ModuleNotEnabled, match="It has: no modules"),
         ):
             check_weaviate(client, server.sidecar_url, "nvidia")
+
+    @pytest.mark.parametrize("version", ["1.34.9", "0.99.0", "1.9.0", "", "unknown"])
+    async def test_the_cohere_module_would_ask_cohere(self, server: Server, version: str) -> None:
+        old = cast("Any", Told(reranker_cohere={}, reranker_nvidia={}))
+        old.version = version
+        with pytest.raises(ModuleTooOld, match=f"Weaviate {version} .* to Cohere: .* from 1.35 on"):
+            check_weaviate(old, server.sidecar_url, "cohere")
+        check_weaviate(old, server.sidecar_url, "nvidia")
+        for new in ("1.35.0-rc.0", "1.100.0", "2.0.0"):
+            old.version = new
+            check_weaviate(old, server.sidecar_url, "cohere")
 
     async def test_nobody_answers(self, running: Running) -> None:
         with running.connect() as client, pytest.raises(SidecarNotReached, match="start the sidec"):
@@ -277,7 +292,8 @@ class TestChecking:
 
     def test_arguments(self, running: Running) -> None:
         with running.connect() as client:
-            with pytest.raises(ValueError, match="address: must be http"):
-                check_weaviate(client, "localhost:8080")
+            for address in ("localhost:8080", "http://localhost:x", "http://[::1", "http://:8080"):
+                with pytest.raises(ValueError, match="address: must be http"):
+                    check_weaviate(client, address)
             with pytest.raises(ValueError, match="door: must be"):
                 check_weaviate(client, "http://localhost:8080", cast("Any", "jinaai"))

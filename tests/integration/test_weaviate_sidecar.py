@@ -73,6 +73,10 @@ class TestBySidecar:
         )
         assert found.missing_texts == 0
         assert set(found.objects[0].properties) == {"body", "at"}
+        with pytest.raises(ValueError, match="return_properties: its type lacks 'title'"):
+            await by_sidecar.ask(
+                "bm25", QUERY, rerank=Rerank(["body", "title"]), return_properties=Shown
+            )
 
     async def test_fusing_with_the_stores_order(self, by_sidecar: Application) -> None:
         ranks = await by_sidecar.ask(
@@ -126,7 +130,7 @@ class TestBySidecar:
             )
         assert places(found)[-1] == 99
         assert rerank_scores(found)[-1] == rerank_scores(found)[-2]
-        [(uuid, error)] = found.failed.items()
+        [(uuid, error)] = found.errors.items()
         assert uuid == found.objects[-1].uuid
         assert error.reason == "LIMIT_EXCEEDED"
 

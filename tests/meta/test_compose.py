@@ -11,6 +11,7 @@ import pytest
 import yaml
 from prometheus_client.metrics import MetricWrapperBase
 
+from rerank_sidecar.settings import Settings
 from rerank_sidecar.telemetry import metrics
 
 ROOT = Path(__file__).parents[2]
@@ -27,6 +28,9 @@ PROFILES = {
     "monitoring": {"rerank-sidecar", "prometheus", "grafana"},
 }
 
+needs_compose = pytest.mark.skipif(
+    shutil.which("docker-compose") is None, reason="needs the Debian package docker-compose"
+)
 
 _SUFFIXES = {
     "counter": ("_total",),
@@ -35,17 +39,39 @@ _SUFFIXES = {
 }
 
 
-@pytest.mark.skipif(
-    shutil.which("docker-compose") is None, reason="needs the Debian package docker-compose"
-)
+@needs_compose
 @pytest.mark.parametrize("profile", PROFILES)
 def test_every_profile_renders(profile: str) -> None:
     wanted = ["--profile", profile] if profile else []
-    rendered = subprocess.run(
-        ["docker-compose", *wanted, "config"], cwd=ROOT, capture_output=True, text=True, check=False
+    assert set(rendered(*wanted)["services"]) >= PROFILES[profile]
+
+
+@needs_compose
+def test_a_gpu_is_for_the_sidecar_alone_and_changes_nothing_else() -> None:
+    wanted = [word for profile in PROFILES if profile for word in ("--profile", profile)]
+    files = ["-f", "docker-compose.yml", "-f", "docker-compose.cuda.yml"]
+    plain, cuda = rendered(*wanted)["services"], rendered(*files, *wanted)["services"]
+    before, sidecar = plain.pop("rerank-sidecar"), cuda.pop("rerank-sidecar")
+    assert cuda == plain
+    [device] = sidecar["deploy"]["resources"]["reservations"]["devices"]
+    assert device == {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
+    assert sidecar["build"].pop("args") == {"ACCELERATOR": "cuda"}
+    assert sidecar["environment"].pop("RERANK_SIDECAR_DEVICE") == "cuda"
+    del sidecar["deploy"], before["deploy"]
+    assert sidecar == before
+
+
+def rendered(*arguments: str) -> dict[str, Any]:
+    ran = subprocess.run(
+        ["docker-compose", *arguments, "config"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    assert rendered.returncode == 0, rendered.stderr
-    assert set(yaml.safe_load(rendered.stdout)["services"]) >= PROFILES[profile]
+    assert ran.returncode == 0, ran.stderr
+    services: dict[str, Any] = yaml.safe_load(ran.stdout)
+    return services
 
 
 def test_profiles_are_those_of_the_services() -> None:
@@ -56,8 +82,11 @@ def test_profiles_are_those_of_the_services() -> None:
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_a_service_is_pinned_bounded_watched_and_private(name: str) -> None:
+def test_a_service_is_confined_pinned_bounded_watched_and_private(name: str) -> None:
     service = SERVICES[name]
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["read_only"] is (name != "weaviate")
     assert "build" in service or re.fullmatch(r"[\w./-]+:v?\d[\w.-]+", service["image"])
     assert service["deploy"]["resources"]["limits"].keys() == {"cpus", "memory"}
     assert service["healthcheck"]["test"][0] == "CMD"
@@ -72,6 +101,13 @@ def test_the_sidecar_may_write_nowhere_but_to_its_cache() -> None:
     assert sidecar["read_only"]
     assert sidecar["cap_drop"] == ["ALL"]
     assert [each.split(":")[1] for each in sidecar["volumes"]] == ["/home/sidecar/.cache"]
+
+
+@pytest.mark.parametrize("file", ["Dockerfile", "docker-compose.yml", "docker-compose.cuda.yml"])
+def test_every_setting_that_is_given_exists(file: str) -> None:
+    given = re.findall(r"\bRERANK_SIDECAR_(\w+)", (ROOT / file).read_text("utf-8"))
+    assert given
+    assert {name.lower() for name in given} <= Settings.model_fields.keys()
 
 
 def test_the_dashboard_asks_for_metrics_that_exist() -> None:

@@ -1,6 +1,7 @@
 """Imports point down only, and an application needs no more than the base install."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ LEAVES = {
     "score_kinds",
     "settings",
     "telemetry",
+    "third_party",
     "types",
     "v1",
 }
@@ -102,6 +104,17 @@ import rerank_adapters, rerank_sidecar.v1.rerank_pb2_grpc, rerank_sidecar.types
         [sys.executable, "-c", program], capture_output=True, text=True, check=False
     )
     assert ran.returncode == 0, ran.stderr
+
+
+def test_contributors_are_shown_the_same_house() -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    house = page.split("## The house")[1].split("```")
+    floors = [re.split(r"  +", line)[0].split(", ") for line in house[1].strip().splitlines()]
+    assert [set(names) for names in floors] == [
+        {name for name, floor in FLOORS.items() if floor == at} for at in range(len(floors))
+    ]
+    assert sum(map(len, floors)) == len(FLOORS)
+    assert set(re.findall(r"`(\w+)`", house[2].split(" are leaves")[0])) == LEAVES
 
 
 def test_files_stay_short() -> None:

@@ -47,7 +47,7 @@ def test_the_first_two_commands_set_everything_up() -> None:
     assert start.startswith("python3 -m venv .venv && ")
     assert start.endswith("'.[server]' && .venv/bin/rerank-sidecar serve\n")
     assert "-c tests/constraints.txt" in tests
-    assert tests.endswith("/pytest\n")
+    assert "/pytest -n 2 " in tests
     assert start.count("\n") == tests.count("\n") == 1
 
 

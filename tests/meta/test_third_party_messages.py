@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from rerank_sidecar.api.third_party import kserve_pb2, tei_pb2
+from rerank_sidecar.third_party import kserve_pb2, tei_pb2
 
 ROOT = Path(__file__).parents[2]
-CHECKED_IN = ROOT / "sidecar" / "rerank_sidecar" / "api" / "third_party"
+CHECKED_IN = ROOT / "sidecar" / "rerank_sidecar" / "third_party"
 GENERATED = ("descriptors.bin", "kserve_pb2.pyi", "tei_pb2.pyi")
 
 
@@ -26,7 +26,7 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
         check=False,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    return out / "rerank_sidecar" / "api" / "third_party"
+    return out / "rerank_sidecar" / "third_party"
 
 
 @pytest.mark.parametrize("name", GENERATED)
@@ -49,7 +49,7 @@ def test_every_message_and_enum_has_its_name_in_the_module(module: object) -> No
 def test_a_client_can_register_the_same_names_in_the_same_process() -> None:
     program = """
 from google.protobuf import descriptor_pb2, descriptor_pool
-from rerank_sidecar.api.third_party import kserve_pb2, tei_pb2
+from rerank_sidecar.third_party import kserve_pb2, tei_pb2
 for ours in (kserve_pb2, tei_pb2):
     file = descriptor_pb2.FileDescriptorProto(name=ours.DESCRIPTOR.name, syntax="proto3")
     file.package = ours.DESCRIPTOR.package

@@ -12,10 +12,10 @@ from rerank_sidecar.app import build_engine
 from rerank_sidecar.models.arithmetic import Arithmetic
 from rerank_sidecar.models.cpu import read_cpu
 from rerank_sidecar.models.engine_record import RECORD_FILE
-from rerank_sidecar.models.prepare import read_prepared
-from rerank_sidecar.models.resolve import resolve_model
+from rerank_sidecar.models.prepared import read_prepared
 from rerank_sidecar.models.servable import ServableModel
 from rerank_sidecar.settings import Settings, read_settings
+from tests.models.prepared import prepared_model
 from tests.models.tiny_models import save_tiny_model
 
 
@@ -36,7 +36,7 @@ def place(model: ServableModel) -> Path:
 
 
 def test_conversion_times_every_engine_and_records_it(folder: Path) -> None:
-    model = resolve_model(settings_for(folder))
+    model = prepared_model(settings_for(folder))
     [(cpu, rates)] = json.loads((place(model) / RECORD_FILE).read_text("utf-8")).items()
     assert cpu.startswith(str(read_cpu()))
     assert {"float32", "int8"} <= set(rates)
@@ -47,26 +47,26 @@ def test_conversion_times_every_engine_and_records_it(folder: Path) -> None:
 
 
 def test_the_next_start_reads_the_record(folder: Path) -> None:
-    model = resolve_model(settings_for(folder))
+    model = prepared_model(settings_for(folder))
     path = place(model) / RECORD_FILE
     [(cpu, _)] = json.loads(path.read_text("utf-8")).items()
     is_int8 = read_prepared(place(model)).is_int8
     slow, fast = ("int8", "int8+bf16") if is_int8 else ("float32", "bf16")
     path.write_text(json.dumps({cpu: {slow: 1, fast: 5000}}), encoding="utf-8")
-    assert resolve_model(settings_for(folder)).arithmetic is Arithmetic(fast)
+    assert prepared_model(settings_for(folder)).arithmetic is Arithmetic(fast)
     path.write_text(json.dumps({cpu: {slow: 5000, fast: 1}}), encoding="utf-8")
-    assert resolve_model(settings_for(folder)).arithmetic is Arithmetic(slow)
+    assert prepared_model(settings_for(folder)).arithmetic is Arithmetic(slow)
 
 
 @pytest.mark.parametrize("content", ['{"another CPU": {"float32": 5}}', "{", '{"x": 5}', None])
 def test_an_unknown_cpu_or_a_damaged_record_is_timed_anew(
     folder: Path, content: str | None
 ) -> None:
-    model = resolve_model(settings_for(folder))
+    model = prepared_model(settings_for(folder))
     path = place(model) / RECORD_FILE
     [(cpu, _)] = json.loads(path.read_text("utf-8")).items()
     path.unlink() if content is None else path.write_text(content, encoding="utf-8")
-    again = resolve_model(settings_for(folder))
+    again = prepared_model(settings_for(folder))
     assert again.arithmetic is not None
     assert again.arithmetic.multiplies_int8 is read_prepared(place(model)).is_int8
     assert cpu in json.loads(path.read_text("utf-8"))
@@ -84,7 +84,7 @@ def test_an_unknown_cpu_or_a_damaged_record_is_timed_anew(
 def test_named_engines_are_not_timed(
     folder: Path, engine: str, quantize: str, arithmetic: Arithmetic, *, is_int8: bool
 ) -> None:
-    model = resolve_model(settings_for(folder, engine, quantize))
+    model = prepared_model(settings_for(folder, engine, quantize))
     assert model.arithmetic is arithmetic
     assert read_prepared(place(model)).is_int8 is is_int8
     assert not (place(model) / RECORD_FILE).exists()

@@ -18,11 +18,12 @@ from rerank_sidecar.errors import (
     ModelNotServable,
     ModelUnavailable,
 )
+from rerank_sidecar.loading.pull import pull_model
 from rerank_sidecar.models.listing import ModelState, list_models
-from rerank_sidecar.models.resolve import pull_model, resolve_model
 from rerank_sidecar.models.runtime import load_openvino
 from rerank_sidecar.settings import Quantization, Settings, read_settings
 from tests.models import remote_code
+from tests.models.prepared import prepared_model
 from tests.models.tiny_models import MAX_TOKENS, edit_json, save_onnx, save_tiny_model
 
 TORCH = ("torch", "transformers", "sentence_transformers")
@@ -53,8 +54,8 @@ def hide(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
 
 
 def test_facts_of_a_prepared_model(folder: Path, cache: Path) -> None:
-    model = resolve_model(exact(folder, cache))
-    assert (model.name, model.source, model.family) == ("tiny", str(folder), "cross_encoder")
+    model = prepared_model(exact(folder, cache))
+    assert model.source == str(folder)
     assert (model.max_tokens, model.activation, model.pad_token_id) == (MAX_TOKENS, "sigmoid", 0)
     assert len(model.version) == 12
     assert model.model_path is not None
@@ -65,28 +66,28 @@ def test_facts_of_a_prepared_model(folder: Path, cache: Path) -> None:
 def test_a_converted_model_needs_no_torch_any_more(
     folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = resolve_model(exact(folder, cache))
+    first = prepared_model(exact(folder, cache))
     hide(monkeypatch, *TORCH)
-    again = resolve_model(exact(folder, cache))
+    again = prepared_model(exact(folder, cache))
     assert (again.version, again.model_path) == (first.version, first.model_path)
 
 
 def test_the_version_follows_the_content(folder: Path, cache: Path, tmp_path: Path) -> None:
-    first = resolve_model(exact(folder, cache)).version
+    first = prepared_model(exact(folder, cache)).version
     copy = shutil.copytree(folder, tmp_path / "copy")
-    assert resolve_model(exact(copy, cache)).version == first
+    assert prepared_model(exact(copy, cache)).version == first
     (copy / "README.md").write_text("# Another name", encoding="utf-8")
-    assert resolve_model(exact(copy, cache)).version == first
+    assert prepared_model(exact(copy, cache)).version == first
     edit_json(copy / "tokenizer_config.json", model_max_length=30)
-    assert resolve_model(exact(copy, cache)).version != first
+    assert prepared_model(exact(copy, cache)).version != first
 
 
 def test_two_processes_may_convert_the_same_model(folder: Path, cache: Path) -> None:
     program = (
         "import sys; from pathlib import Path\n"
-        "from rerank_sidecar.models.resolve import resolve_model\n"
+        "from tests.models.prepared import prepared_model\n"
         "from rerank_sidecar.settings import read_settings\n"
-        "model = resolve_model(read_settings(\n"
+        "model = prepared_model(read_settings(\n"
         "    model=sys.argv[1], cache_dir=Path(sys.argv[2]), quantize='none'))\n"
         "assert model.model_path.is_file()\n"
         "print(model.version)"
@@ -102,7 +103,7 @@ def test_two_processes_may_convert_the_same_model(folder: Path, cache: Path) -> 
 def test_a_failed_conversion_leaves_nothing_behind(folder: Path, cache: Path) -> None:
     (folder / "model.safetensors").write_bytes(b"no weights")
     with pytest.raises(ModelNotServable, match="cannot load"):
-        resolve_model(exact(folder, cache))
+        prepared_model(exact(folder, cache))
     assert list((cache / "models").iterdir()) == []
 
 
@@ -115,14 +116,14 @@ def test_a_damaged_conversion_is_made_again(
 ) -> None:
     save_onnx(folder)
     settings = exact(folder, cache)
-    model = resolve_model(settings)
+    model = prepared_model(settings)
     assert model.model_path is not None
     path = model.model_path.parent / file
     path.rename(path.with_suffix(".whole"))
     if kept is not None:
         whole = path.with_suffix(".whole").read_bytes()
         path.write_bytes(whole[: int(len(whole) * kept)])
-    assert resolve_model(settings).version == model.version
+    assert prepared_model(settings).version == model.version
     assert [each.name for each in path.parent.parent.iterdir()] == [path.parent.name]
     assert not path.with_suffix(".whole").exists()
     assert str(folder) in {each.id for each in list_models(settings)}
@@ -132,12 +133,12 @@ def test_a_damaged_conversion_is_made_again(
 def test_a_damaged_conversion_stays_until_the_new_one_is_there(
     folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = resolve_model(exact(folder, cache))
+    model = prepared_model(exact(folder, cache))
     assert model.model_path is not None
     model.model_path.with_suffix(".bin").write_bytes(b"")
     hide(monkeypatch, *TORCH)
     with pytest.raises(MissingExtra):
-        resolve_model(exact(folder, cache))
+        prepared_model(exact(folder, cache))
     assert model.model_path.is_file()
 
 
@@ -147,7 +148,7 @@ def test_what_a_killed_conversion_left_is_removed_after_a_day(folder: Path, cach
         (cache / "models" / name).mkdir(parents=True)
         then = time.time() - hours * 3600
         os.utime(cache / "models" / name, (then, then))
-    model = resolve_model(exact(folder, cache))
+    model = prepared_model(exact(folder, cache))
     assert model.model_path is not None
     left = {path.name for path in (cache / "models").iterdir()}
     assert left == {".unfinished-running", "other", model.model_path.parent.name}
@@ -157,7 +158,7 @@ def test_an_unwritable_cache_is_said(folder: Path, tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.touch()
     with pytest.raises(InvalidSetting, match="cache_dir"):
-        resolve_model(exact(folder, blocked))
+        prepared_model(exact(folder, blocked))
 
 
 def test_without_torch_the_missing_extra_is_named(
@@ -165,7 +166,7 @@ def test_without_torch_the_missing_extra_is_named(
 ) -> None:
     hide(monkeypatch, *TORCH)
     with pytest.raises(MissingExtra, match=r"rerank-sidecar\[convert\]") as caught:
-        resolve_model(exact(folder, cache))
+        prepared_model(exact(folder, cache))
     assert caught.value.extra == "convert"
 
 
@@ -176,31 +177,31 @@ def test_without_nncf_the_missing_extra_and_the_way_round_are_named(
     hide(monkeypatch, "nncf", *TORCH)
     settings = read_settings(model=str(folder), cache_dir=cache, quantize=Quantization.INT8)
     with pytest.raises(MissingExtra, match="--quantize none"):
-        resolve_model(settings)
+        prepared_model(settings)
 
 
 def test_two_labels_are_refused(tmp_path: Path, cache: Path) -> None:
     folder = save_tiny_model(tmp_path / "two", "bert", labels=2)
     with pytest.raises(ModelNotServable, match="has 2 labels"):
-        resolve_model(exact(folder, cache))
+        prepared_model(exact(folder, cache))
 
 
 def test_a_folder_without_weights_is_refused(folder: Path, cache: Path) -> None:
     (folder / "model.safetensors").unlink()
     with pytest.raises(ModelUnavailable, match="has no weights"):
-        resolve_model(exact(folder, cache))
+        prepared_model(exact(folder, cache))
 
 
 def test_weights_that_do_not_fit_are_refused(folder: Path, cache: Path) -> None:
     edit_json(folder / "config.json", num_hidden_layers=3)
     with pytest.raises(ModelNotServable, match="no weights for"):
-        resolve_model(exact(folder, cache))
+        prepared_model(exact(folder, cache))
 
 
 def test_an_onnx_file_that_ignores_the_mask_is_refused(folder: Path, cache: Path) -> None:
     save_onnx(folder, with_mask=False)
     with pytest.raises(ModelNotServable, match="padded"):
-        resolve_model(exact(folder, cache))
+        prepared_model(exact(folder, cache))
 
 
 def test_onnx_weights_may_lie_beside_the_graph_and_behind_links(
@@ -214,7 +215,7 @@ def test_onnx_weights_may_lie_beside_the_graph_and_behind_links(
     for path in (graph, weights):
         blob = path.rename(tmp_path / f"blob-{path.name}")
         path.symlink_to(blob)
-    model = resolve_model(exact(folder, cache))
+    model = prepared_model(exact(folder, cache))
     assert model.model_path is not None
     assert sorted(path.name for path in model.model_path.parent.iterdir()) == [
         "model.bin",
@@ -228,7 +229,7 @@ def test_a_broken_onnx_file_is_refused(folder: Path, cache: Path) -> None:
     (folder / "onnx").mkdir()
     (folder / "onnx" / "model.onnx").write_bytes(b"no graph")
     with pytest.raises(ModelNotServable, match="OpenVINO cannot read"):
-        resolve_model(exact(folder, cache))
+        prepared_model(exact(folder, cache))
 
 
 def test_a_slow_tokenizer_is_converted(folder: Path, cache: Path) -> None:
@@ -237,7 +238,7 @@ def test_a_slow_tokenizer_is_converted(folder: Path, cache: Path) -> None:
     (folder / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
     (folder / "tokenizer.json").unlink()
     edit_json(folder / "tokenizer_config.json", tokenizer_class="BertTokenizer")
-    model = resolve_model(exact(folder, cache))
+    model = prepared_model(exact(folder, cache))
     assert model.tokenizer_path is not None
     converted = json.loads(model.tokenizer_path.read_text("utf-8"))
     assert converted["model"]["vocab"] == vocabulary
@@ -269,13 +270,13 @@ def folder_with_code(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_code_that_comes_with_a_model_is_not_run(folder_with_code: Path, cache: Path) -> None:
     with pytest.raises(ModelNotServable, match="`trust_remote_code`"):
-        resolve_model(exact(folder_with_code, cache))
+        prepared_model(exact(folder_with_code, cache))
 
 
 def test_code_that_comes_with_a_model_is_run_if_trusted(
     folder_with_code: Path, cache: Path
 ) -> None:
-    model = resolve_model(exact(folder_with_code, cache, trust_remote_code=True))
+    model = prepared_model(exact(folder_with_code, cache, trust_remote_code=True))
     assert model.model_path is not None
     assert model.model_path.is_file()
 

@@ -14,7 +14,7 @@ from rerank_sidecar.backends.cores import visible_cores
 from rerank_sidecar.engine.engine import Engine
 from rerank_sidecar.engine.repository import ModelRepository
 from rerank_sidecar.errors import NotReady
-from rerank_sidecar.loading import model_loader
+from rerank_sidecar.loading.loader import model_loader
 from rerank_sidecar.rerankers.lexical import LexicalReranker
 from rerank_sidecar.settings import EngineChoice, Quantization, Settings, read_settings
 from rerank_sidecar.types import Document, RerankOptions, RerankRequest, RerankResult

@@ -28,6 +28,12 @@ def save_tiny_model(
     return folder
 
 
+def save_tiny_backbone(folder: Path, architecture: str) -> Path:
+    """Save a tiny transformer without a head, and its tokenizer."""
+    _save(folder, architecture, labels=0)
+    return folder
+
+
 def edit_json(path: Path, **values: Any) -> None:
     """Set some keys of a JSON object in a file."""
     content = json.loads(path.read_text(encoding="utf-8"))
@@ -36,7 +42,7 @@ def edit_json(path: Path, **values: Any) -> None:
 
 def _save(folder: Path, architecture: str, labels: int) -> None:
     import torch
-    from transformers import AutoConfig, AutoModelForSequenceClassification
+    from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
     tokenizer = _TOKENIZERS[architecture]()
     config = AutoConfig.for_model(
@@ -51,7 +57,8 @@ def _save(folder: Path, architecture: str, labels: int) -> None:
         **_SHAPES[architecture],
     )
     torch.manual_seed(7)
-    model = AutoModelForSequenceClassification.from_config(config)
+    model_class = AutoModelForSequenceClassification if labels else AutoModel
+    model = model_class.from_config(config)
     for parameter in model.parameters():
         if parameter.ndim > 1:
             # Weights as large as trained ones: with the usual small ones all pairs score alike.
@@ -137,12 +144,21 @@ _TOKENIZERS: dict[str, Callable[[], Any]] = {
     "electra": _wordpiece,
     "xlm-roberta": _unigram,
     "modernbert": _byte_level,
+    "roberta": _unigram,
+    "deberta-v2": _wordpiece,
 }
 
 _SHAPES: dict[str, dict[str, Any]] = {
     "bert": {"max_position_embeddings": 64},
     "electra": {"max_position_embeddings": 64, "embedding_size": 32},
     "xlm-roberta": {"max_position_embeddings": 66, "type_vocab_size": 1},
+    "roberta": {"max_position_embeddings": 66, "type_vocab_size": 1},
+    "deberta-v2": {
+        "max_position_embeddings": 64,
+        "relative_attention": True,
+        "position_buckets": 16,
+        "pos_att_type": ["p2c", "c2p"],
+    },
     "modernbert": {
         "max_position_embeddings": 64,
         "local_attention": 16,

@@ -117,9 +117,11 @@ print(len(InProcessRerankClient(Settings(model="lexical")).rerank("red", ["red"]
 
 def test_a_waiting_call_can_be_interrupted() -> None:
     program = """
-import _thread, threading, time
+import _thread, signal, threading, time
 from rerank_sidecar.in_process import InProcessRerankClient
 from rerank_sidecar.settings import Settings
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs inherit none
 
 def never():
     threading.Timer(0.2, _thread.interrupt_main).start()

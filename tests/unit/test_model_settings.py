@@ -56,7 +56,7 @@ def test_a_false_in_a_table_is_said_and_not_left_out(tmp_path: Path) -> None:
 
 
 def test_every_field_of_a_table_is_of_the_table_or_a_setting() -> None:
-    own = {"name", "source", "aliases", "default", "load"}
+    own = {"name", "source", "aliases", "default", "members", "load"}
     assert ModelTable.model_fields.keys() == own | OF_A_TABLE
 
 

@@ -64,7 +64,7 @@ def test_logit_values(p: float, logit: float) -> None:
     assert to_logit(ScoreKind.PROBABILITY, 0.5) == 0.0
 
 
-@pytest.mark.parametrize("kind", set(ScoreKind) - {ScoreKind.PROBABILITY})
+@pytest.mark.parametrize("kind", sorted(set(ScoreKind) - {ScoreKind.PROBABILITY}))
 @given(score=st.floats(allow_nan=False))
 def test_every_other_kind_is_its_own_logit(kind: ScoreKind, score: float) -> None:
     assert to_logit(kind, score) == score

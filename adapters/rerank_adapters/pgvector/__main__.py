@@ -43,7 +43,7 @@ Address, token and time limit can be set later and apart, for a session, role or
   ALTER ROLE app SET rerank_sidecar.timeout_s = '5';
   SET LOCAL rerank_sidecar.token = '...';
 
-Running it again replaces the function and keeps what was granted.
+Running it again replaces the function and keeps what roles, but not PUBLIC, were granted.
 """
 
 _UNINSTALL = "Writes the SQL that drops the function. Its schema and the language stay."

@@ -47,7 +47,8 @@ async def fetch(
             rows = await _read(acquired, query, params, plan)
     else:
         rows = await _read(connection, query, params, plan)
-    candidates = plan.candidates(rows, lambda row, name: row[name])
+    columns = list(rows[0].keys()) if rows else []
+    candidates = plan.candidates(rows, lambda row, name: row[name], columns)
     arrangement = await rerank_candidates_async(sidecar, rerank, plan.text, candidates)
     return plan.reranked(rows, arrangement)
 

@@ -16,6 +16,7 @@ from typing import Any
 from rerank_adapters.pgvector.in_database_http import Call, Clock, Service, TimeUp
 
 MOST_SECONDS = 86_400
+MOST_CHARACTERS = 1000  # PL/Python breaks down on a message of megabytes, and all sessions with it
 INVALID, UNREACHABLE, OVERTIME, UNEXPECTED = "22023", "58030", "53400", "58000"
 
 # Pools of connections take the classes 08, 57 and 0A for a broken connection to the database, and
@@ -53,7 +54,9 @@ class Trouble(Exception):
     """Why there are no scores, as SQL is told."""
 
     def __init__(self, sqlstate: str, message: str, hint: str = "") -> None:
-        super().__init__(message)
+        text = "".join(each if each.isprintable() else " " for each in message[:MOST_CHARACTERS])
+        # Not every database's encoding has every character.
+        super().__init__(text.encode("ascii", "backslashreplace").decode())
         self.sqlstate = sqlstate
         self.hint = hint or HINTS.get(sqlstate, "")
 
@@ -64,7 +67,7 @@ def refusal(status: int, content: bytes, retry_after: Any) -> Trouble:  # noqa: 
         error = json.loads(content)["error"]
         reason, message = str(error["reason"]), f"{error['reason']}: {error['message']}"
         retry_after = error.get("retry_after_s", retry_after)
-    except (LookupError, TypeError, ValueError):
+    except (LookupError, RecursionError, TypeError, ValueError):
         reason, message = "", f"answered with HTTP status {status}"
     sqlstate = SQLSTATES.get(reason) or SQLSTATES.get(status, UNEXPECTED)
     is_known = re.fullmatch("[0-9.]+", str(retry_after))
@@ -75,10 +78,10 @@ def ranking(content: bytes, count: int) -> "list[tuple[int, Any]]":
     """Read positions, from 1, and scores, best first; None is the score of what failed alone."""
     try:
         results = json.loads(content)["results"]
-        rows = [(each["index"] + 1, each.get("score", {}).get("value")) for each in results]
+        rows = [(int(each["index"]) + 1, each.get("score", {}).get("value")) for each in results]
         if sorted(position for position, _ in rows) == list(range(1, count + 1)):
-            return rows
-    except (AttributeError, LookupError, TypeError, ValueError):
+            return [(position, None if value is None else float(value)) for position, value in rows]
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError):
         pass
     raise Trouble(UNEXPECTED, "its answer does not rank every document once")
 

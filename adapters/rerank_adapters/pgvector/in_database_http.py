@@ -13,12 +13,13 @@ import ssl
 import time
 from collections.abc import Callable
 from functools import partial
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPException
 from typing import Any
 from urllib.parse import urlsplit
 
 KEPT = "rerank_sidecar"
 LOOK_EVERY_S = 0.1
+MOST_BYTES = 64 * 2**20  # of an answer; a score takes less than 100
 
 # Status, Retry-After and body.
 Answer = tuple[int, "str | None", bytes]
@@ -37,11 +38,11 @@ class Service:
 
     def __init__(self, address: str) -> None:
         try:
-            parts = urlsplit(address if re.fullmatch("[!-~]+", address) else "")
+            parts = urlsplit(address if re.fullmatch("[!-~]{1,2000}", address) else "")
             self.host, port = parts.hostname or "", parts.port
         except ValueError:
             raise ValueError("address: its host or port is none") from None
-        if parts.scheme not in ("http", "https") or not self.host:
+        if parts.scheme not in ("http", "https") or not self.host or port == 0:
             raise ValueError("address: must be http://host:port or https://host:port")
         if parts.query or parts.fragment or "@" in parts.netloc:
             raise ValueError("address: may have a path, but no user, query or fragment")
@@ -141,6 +142,7 @@ class Incoming(io.RawIOBase):
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
+        self._left = MOST_BYTES
 
     def readable(self) -> bool:
         """Say that it can be read."""
@@ -149,7 +151,11 @@ class Incoming(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:  # noqa: ANN401
         """Wait for bytes; 0 is the end."""
         read = partial(self._wire.link.recv_into, buffer)
-        return int(self._wire.finish(read, select.POLLIN))
+        count = int(self._wire.finish(read, select.POLLIN))
+        self._left -= count
+        if self._left < 0:
+            raise HTTPException(f"its answer is longer than {MOST_BYTES} bytes")
+        return count
 
 
 def connected(service: Service, clock: Clock) -> socket.socket:

@@ -69,7 +69,7 @@ def fetch(
     else:
         with connection.cursor() as cursor:
             rows, columns = _read(cursor, query, params, plan)
-    candidates = plan.candidates(rows, by_column(columns))
+    candidates = plan.candidates(rows, by_column(columns), columns)
     return plan.reranked(rows, rerank_candidates(sidecar, rerank, plan.text, candidates))
 
 
@@ -89,7 +89,7 @@ async def fetch_async(
     else:
         async with connection.cursor() as cursor:
             rows, columns = await _read_async(cursor, query, params, plan)
-    candidates = plan.candidates(rows, by_column(columns))
+    candidates = plan.candidates(rows, by_column(columns), columns)
     arrangement = await rerank_candidates_async(sidecar, rerank, plan.text, candidates)
     return plan.reranked(rows, arrangement)
 

@@ -11,8 +11,10 @@ from rerank_adapters.candidates import Arrangement, Candidates
 from rerank_adapters.errors import RerankCallError
 from rerank_adapters.messages import DocumentError, RerankResponse
 from rerank_adapters.pgvector.search import Search
-from rerank_adapters.pgvector.statement import Sql
-from rerank_adapters.rerank import Rerank, WeightedSum, render
+from rerank_adapters.pgvector.statement import Sql, check_count
+from rerank_adapters.pgvector.vectors import vectors_of
+from rerank_adapters.rerank import Rerank, WeightedSum, fields, render
+from rerank_adapters.vectors import Vectors
 
 Row_co = TypeVar("Row_co", covariant=True)
 Row = TypeVar("Row")
@@ -42,7 +44,7 @@ class RerankedRow(Generic[Row_co]):
 
     `score` is what the row stands here by, higher is better: the model's or, with `fuse`, the fused
     one; the store's own where the order is the store's. `store_score` is None where none was asked
-    for, or it is NULL or NaN. `error` says why the text of this row alone could not be scored: it
+    for, or it is NULL or NaN. `error` says why this row alone could not be scored: it
     stands last, with the worst score.
     """
 
@@ -58,11 +60,13 @@ class RerankedRows(Sequence[RerankedRow[Row_co]]):
 
     `response` is the sidecar's answer about all candidates, None if the store found none.
     `missing_texts` is how many of the candidates had no text to read; they were scored as empty.
+    `missing_vectors` is how many had no vectors to be reranked by; each has an `error`.
     """
 
     rows: tuple[RerankedRow[Row_co], ...]
     response: RerankResponse | None = None
     missing_texts: int = 0
+    missing_vectors: int = 0
 
     @property
     def passed_through(self) -> RerankCallError | None:
@@ -138,17 +142,19 @@ class Plan:
             return None
         return self.search.sql(self.count)
 
-    def candidates(self, rows: Sequence[Any], field: Field) -> Candidates:
-        """Read the rows that the store found.
+    def candidates(
+        self, rows: Sequence[Any], field: Field, columns: Sequence[str] = ()
+    ) -> Candidates:
+        """Read the rows that the store found; `columns` are those of its answer.
 
         Raises:
-            ValueError: they have no such column, or the store's score is no number.
+            ValueError: they have no such column or two, or the store's score is no number.
         """
-        read = _checked("prop", field)
-        texts = tuple(render(self.rerank.prop, row, read) for row in rows)
+        self._check_names(columns)
+        contents = tuple(self._contents(rows, field))
         if self.store_score is None:
-            return Candidates(texts)
-        return Candidates(texts, tuple(self._score(row, field) for row in rows))
+            return Candidates(contents)
+        return Candidates(contents, tuple(self._score(row, field) for row in rows))
 
     def reranked(self, rows: Sequence[Row], arrangement: Arrangement) -> RerankedRows[Row]:
         """Make new rows of those that the store found."""
@@ -156,7 +162,12 @@ class Plan:
         placed = (
             RerankedRow(rows[each.index], each.score, each.store_score, each.error) for each in page
         )
-        return RerankedRows(tuple(placed), arrangement.response, arrangement.missing_texts)
+        return RerankedRows(
+            tuple(placed),
+            arrangement.response,
+            arrangement.missing_texts,
+            arrangement.missing_vectors,
+        )
 
     def _searching(self, search: Search, params: object, count: int | None) -> Plan:
         if params:
@@ -167,8 +178,8 @@ class Plan:
         return plan._paged(search.limit, search.offset)
 
     def _reading(self, count: int | None, page: tuple[int, int] | None) -> Plan:
-        if count is not None and count < 1:
-            raise ValueError("candidates: must be at least 1")
+        if count is not None:
+            check_count("candidates", count, 1)
         if page is not None:
             return replace(self, count=count)._paged(*page)
         if self.rerank.oversample is not None:
@@ -182,6 +193,25 @@ class Plan:
         """Let the store find enough rows for this page, from its first one on."""
         wanted = self.rerank.candidates(limit, offset)
         return replace(self, count=max(self.count or 0, wanted), limit=limit, offset=offset)
+
+    def _contents(self, rows: Sequence[Any], field: Field) -> Iterator[str | Vectors | None]:
+        """Read what the model is given of each row."""
+        if self.rerank.vectors is None:
+            read = _checked("prop", field)
+            return (render(self.rerank.prop, row, read) for row in rows)
+        read = _checked("vectors", field)
+        return (vectors_of(read(row, self.rerank.vectors)) for row in rows)
+
+    def _check_names(self, columns: Sequence[str]) -> None:
+        asked = {
+            "prop": fields(self.rerank.prop),
+            "vectors": (self.rerank.vectors,),
+            "store_score": (self.store_score,),
+        }
+        for argument, names in asked.items():
+            for name in names:
+                if columns.count(name) > 1:
+                    raise ValueError(f"{argument}: the rows have several columns {name!r}")
 
     def _score(self, row: object, field: Field) -> float | None:
         name = self.store_score
@@ -205,6 +235,8 @@ def by_column(columns: Sequence[str]) -> Field:
             return row[name]
         if isinstance(row, (tuple, list)) and len(row) == len(columns):
             return row[positions[name]]
+        if isinstance(row, str):  # of scalar_row; the methods of a text are no columns
+            raise LookupError(name)
         return getattr(row, name)
 
     return field

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
-from rerank_adapters.pgvector.statement import Parameter, Sql, quoted, with_places
+from rerank_adapters.pgvector.statement import Parameter, Sql, check_count, quoted, with_places
 
 Metric = Literal["cosine", "l2", "inner_product", "l1", "hamming", "jaccard"]
 
@@ -84,7 +84,8 @@ class Search:
     The store's score of a row is its distance; for `inner_product` the inner product itself.
 
     Raises:
-        TypeError: a name is no text, `columns` is one string, or `vector` is no vector.
+        TypeError: a name is no text, `columns` is one string, `vector` is no vector, or `limit` or
+            `offset` no int.
         ValueError: a value is out of range, or two columns have one name; the message names it.
     """
 
@@ -104,10 +105,10 @@ class Search:
             raise ValueError(f"metric: must be one of {', '.join(OPERATORS)}")
         if isinstance(self.columns, str):
             raise TypeError("columns: must be a list of names, not one string")
-        if self.limit < 1:
-            raise ValueError("limit: must be at least 1")
-        if self.offset < 0:
-            raise ValueError("offset: must not be negative")
+        if not self.columns:
+            raise ValueError("columns: must name at least one")
+        check_count("limit", self.limit, 1)
+        check_count("offset", self.offset, 0)
         names = [*self.columns, self.distance]
         if len(set(names)) < len(names):
             raise ValueError(f"columns: two have one name, or one is named {self.distance!r}")
@@ -141,7 +142,7 @@ class Search:
         if self.condition is not None:
             yield " AND ("
             yield from with_places(self.condition.sql, self.condition.parameters)
-            yield ")"
+            yield "\n)"  # behind a comment, should it end with one
 
 
 def _table(table: str | tuple[str, str]) -> str:
@@ -192,5 +193,11 @@ def _text(vector: object, *, is_bits: bool) -> str:
     if not isinstance(vector, Collection):  # what can be read once only would be empty here
         raise TypeError(f"vector: must be a list of numbers, not {type(vector).__name__}")
     if is_bits:
-        return "".join("1" if each else "0" for each in vector)
+        return "".join(map(_bit, vector))
     return f"[{','.join(repr(float(each)) for each in vector)}]"
+
+
+def _bit(value: object) -> str:
+    if value not in {0, 1}:  # an embedding of floats would be nothing but ones
+        raise ValueError("vector: for hamming and jaccard must be of bits, each 0 or 1")
+    return "1" if value else "0"

@@ -66,7 +66,7 @@ def fetch(
         TypeError: an argument is unknown, or there are `params` beside a `Search`.
         ValueError: `rerank` asks for what cannot be done; the message says what.
     """
-    plan = Plan.of(rerank, query, params, options, _page(query))
+    plan = Plan.of(rerank, query, params, options, _page(query, params))
     rows, candidates = _read(connection, query, params, plan)
     return plan.reranked(rows, rerank_candidates(sidecar, rerank, plan.text, candidates))
 
@@ -81,7 +81,7 @@ async def fetch_async(
     **options: Unpack[FetchOptions],
 ) -> RerankedRows[Any]:
     """Run a query that finds candidates, and rerank its rows; as `fetch` does, for asyncio."""
-    plan = Plan.of(rerank, query, params, options, _page(query))
+    plan = Plan.of(rerank, query, params, options, _page(query, params))
     rows, candidates = await connection.run_sync(_read, query, params, plan)
     arrangement = await rerank_candidates_async(sidecar, rerank, plan.text, candidates)
     return plan.reranked(rows, arrangement)
@@ -95,35 +95,51 @@ def _read(
 ) -> tuple[Sequence[Any], Candidates]:
     # The rows are read in here because an entity may have to ask the database for a column.
     statement = _asked(query, plan)
-    with _transaction(connection) as is_open:
+    with _transaction(connection, statement) as (core, is_open):
         raised: dict[str, str] = {}
         if plan.count is not None:
-            found = IndexSettings.of(tuple(connection.execute(_bound(READ)).one()))
+            found = IndexSettings.of(tuple(core.execute(_bound(READ)).one()))
             raised = found.raised(plan.count)
         if raised:
-            connection.execute(_bound(write(raised)))
+            core.execute(_bound(write(raised)))
         result = connection.execute(statement, params)
+        columns = list(result.keys())
         entities = not isinstance(connection, Connection) and _is_entity(statement)
         rows = result.unique().scalars().all() if entities else result.all()
-        candidates = plan.candidates(rows, _field)
+        candidates = plan.candidates(rows, _field, columns)
         if raised and is_open:
-            connection.execute(_bound(write(found.before(raised))))
+            core.execute(_bound(write(found.before(raised))))
         return rows, candidates
 
 
 @contextmanager
-def _transaction(connection: Connection | Session) -> Iterator[bool]:
-    """Open a transaction, or a savepoint in one that is open; tell whether it was."""
-    core = connection if isinstance(connection, Connection) else connection.connection()
+def _transaction(
+    connection: Connection | Session, statement: Executable
+) -> Iterator[tuple[Connection, bool]]:
+    """Open a transaction, or a savepoint in one that is open; tell where, and whether it was."""
+    core = _core(connection, statement)
     if getattr(core.connection.dbapi_connection, "autocommit", False):
         with _explicit_transaction(core):
-            yield False
+            yield core, False
     elif isinstance(connection, Connection) and not connection.in_transaction():
         with connection.begin():
-            yield False
+            yield core, False
     else:
         with connection.begin_nested():
-            yield True
+            # Asked again, because it is by this that a session opens the savepoint.
+            yield _core(connection, statement), True
+
+
+def _core(connection: Connection | Session, statement: Executable) -> Connection:
+    """Give the connection that runs a statement: a session may have several databases."""
+    if isinstance(connection, Connection):
+        return connection
+    arguments: dict[str, Any] = {"clause": statement}
+    entities = [each.get("entity") for each in getattr(statement, "column_descriptions", [])]
+    mapped = inspect(entities[0], False) if entities else None
+    if mapped is not None:
+        arguments["mapper"] = mapped.mapper
+    return connection.connection(bind_arguments=arguments)
 
 
 @contextmanager
@@ -139,18 +155,20 @@ def _explicit_transaction(connection: Connection) -> Iterator[None]:
         connection.exec_driver_sql("COMMIT")
 
 
-def _page(query: Executable | Search) -> tuple[int, int] | None:
+def _page(query: Executable | Search, params: Mapping[str, Any] | None) -> tuple[int, int] | None:
     """Give limit and offset of a select; None if it has no limit, or they are no plain numbers."""
     if not isinstance(query, GenerativeSelect):
         return None
     # SQLAlchemy has no public way to read them; dialects, third parties' too, do it like this.
     limit, offset = query._limit_clause, query._offset_clause
-    numbers = _number(limit), 0 if offset is None else _number(offset)
+    numbers = _number(limit, params), 0 if offset is None else _number(offset, params)
     return None if numbers[0] is None or numbers[1] is None else (numbers[0], numbers[1])
 
 
-def _number(clause: object) -> int | None:
-    value = clause.effective_value if isinstance(clause, BindParameter) else None
+def _number(clause: object, params: Mapping[str, Any] | None) -> int | None:
+    if not isinstance(clause, BindParameter) or clause.key in (params or {}):
+        return None
+    value = clause.effective_value
     return value if isinstance(value, int) else None
 
 

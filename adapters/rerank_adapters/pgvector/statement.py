@@ -39,6 +39,19 @@ def written(
     return "".join(text), values
 
 
+def check_count(name: str, value: object, least: int) -> None:
+    """See to it that an argument is a whole number, and not too small.
+
+    Raises:
+        TypeError: it is no int.
+        ValueError: it is less than `least`.
+    """
+    if not isinstance(value, int):
+        raise TypeError(f"{name}: must be an int, not {type(value).__name__}")
+    if value < least:
+        raise ValueError(f"{name}: must be at least {least}")
+
+
 def quoted(name: str) -> str:
     """Write the name of a table or column so that PostgreSQL reads it as just that.
 

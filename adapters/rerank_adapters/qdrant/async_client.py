@@ -152,6 +152,9 @@ class AsyncRerankedQdrantClient(_Base):
             raise AttributeError(name)
         return getattr(self._store, name)
 
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *dir(self._store)})
+
     async def _reranked(self, search: Search, found: QueryResponse) -> RerankedQueryResponse:
         candidates = search.candidates(found.points)
         arrangement = await rerank_candidates_async(

@@ -183,6 +183,9 @@ class RerankedQdrantClient(_Base):
             raise AttributeError(name)
         return getattr(self._store, name)
 
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *dir(self._store)})
+
     def _reranked(self, search: Search, found: QueryResponse) -> RerankedQueryResponse:
         candidates = search.candidates(found.points)
         arrangement = rerank_candidates(self._sidecar, search.rerank, search.text, candidates)

@@ -35,7 +35,7 @@ _BRACKETS = re.compile(r"\[(\d*)\]")
 class Selection:
     """What the store is asked for, and how that becomes what the caller asked for."""
 
-    asked: WithPayloadInterface
+    asked: WithPayloadInterface | None
     keep: Callable[[Payload | None], Payload | None]
 
 
@@ -45,13 +45,15 @@ def text_field(payload: Payload | None, key: str) -> str | None:
     return "\n".join(texts) if texts else None
 
 
-def select(with_payload: WithPayloadInterface | None, prop: Prop) -> Selection:
+def select(with_payload: WithPayloadInterface | None, prop: Prop | None) -> Selection:
     """Select what the caller wants and what `prop` reads; a function reads all of a row.
 
     Raises:
         TypeError: `with_payload` is none of what Qdrant's client takes.
         ValueError: a key is not written as Qdrant writes them; the message has it.
     """
+    if prop is None:
+        return Selection(with_payload, _all)
     if isinstance(with_payload, grpc.WithPayloadSelector):
         with_payload = GrpcToRest.convert_with_payload_selector(with_payload)
     if callable(prop):

@@ -18,7 +18,7 @@ class RerankedPoint(ScoredPoint):
 
     `score` is what it stands here by: the model's or, with `fuse`, the fused one, and higher is
     better; the store's own where the order is the store's. `store_score` is Qdrant's. `error` says
-    why the text of this point alone could not be scored: it stands last, with the worst score.
+    why this point alone could not be scored: it stands last, with the worst score.
     """
 
     store_score: float
@@ -37,9 +37,11 @@ class Reranked(BaseModel):
     """How the order of a result came about.
 
     `missing_texts` is how many of the candidates had no text to read; they were scored as empty.
+    `missing_vectors` is how many had no vectors to be reranked by; each has an `error`.
     """
 
     missing_texts: int = 0
+    missing_vectors: int = 0
     _response: RerankResponse | None = PrivateAttr(default=None)
 
     @property
@@ -54,6 +56,7 @@ class Reranked(BaseModel):
 
     def _explained(self, arrangement: Arrangement) -> Self:
         self.missing_texts = arrangement.missing_texts
+        self.missing_vectors = arrangement.missing_vectors
         self._response = arrangement.response
         return self
 

@@ -17,6 +17,7 @@ from rerank_adapters.qdrant.results import (
     RerankedPoint,
     RerankedQueryResponse,
 )
+from rerank_adapters.qdrant.vectors import VectorSelection, select_vectors, vectors_of
 from rerank_adapters.rerank import Rerank
 
 Prefetches = list[Prefetch] | Prefetch | None
@@ -38,13 +39,14 @@ class Hit(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """One query: the text to rerank by, the page that the caller wants, and its payload."""
+    """One query: the text to rerank by, the page that the caller wants, its payload and vectors."""
 
     rerank: Rerank
     text: str
     limit: int
     offset: int
     selection: Selection
+    vectors: VectorSelection
     prefetch: Prefetches
 
     @classmethod
@@ -52,9 +54,12 @@ class Search:
         """Read the arguments of the caller's query.
 
         Raises:
-            TypeError: `with_payload` is none of what Qdrant's client takes.
+            TypeError: `rerank` is no `Rerank`, or `with_payload` or `with_vectors` is none of what
+                Qdrant's client takes.
             ValueError: neither the query nor `rerank` has a text, or a key is no key of a payload.
         """
+        if not isinstance(rerank, Rerank):
+            raise TypeError(f"rerank: must be a Rerank, not {type(rerank).__name__}")
         prefetch, limit = arguments["prefetch"], arguments["limit"]
         limit = _DEFAULT_LIMIT if limit is None else limit
         offset = arguments.get("offset") or 0
@@ -65,6 +70,7 @@ class Search:
             limit,
             offset,
             select(arguments["with_payload"], rerank.prop),
+            select_vectors(arguments["with_vectors"], rerank),
             prefetch if rerank.oversample is None else _widened(prefetch, candidates),
         )
 
@@ -75,11 +81,16 @@ class Search:
             "limit": self.rerank.candidates(self.limit, self.offset),
             "prefetch": self.prefetch,
             "with_payload": self.selection.asked,
+            "with_vectors": self.vectors.asked,
         }
 
     def candidates(self, points: Sequence[ScoredPoint]) -> Candidates:
         """Read the points that the store found."""
-        return Candidates.of(points, self.rerank.prop, _field, lambda point: point.score)
+        name = self.rerank.vectors
+        if name is None:
+            return Candidates.of(points, self.rerank.prop, _field, lambda point: point.score)
+        stored = tuple(vectors_of(point, name) for point in points)
+        return Candidates(stored, tuple(point.score for point in points))
 
     def response(
         self, points: Sequence[ScoredPoint], arrangement: Arrangement
@@ -105,6 +116,7 @@ class Search:
 
     def _kept(self, point: RerankedPoint) -> RerankedPoint:
         point.payload = self.selection.keep(point.payload)
+        point.vector = self.vectors.keep(point.vector)
         return point
 
 
@@ -123,10 +135,17 @@ def searches_of(
     for request in requests:
         if not isinstance(request, QueryRequest):
             raise TypeError(f"requests: must be QueryRequests, not {type(request).__name__}")
-    searches = [Search.of(*pair) for pair in zip(each, map(dict, requests), strict=True)]
-    updates = ({**search.asked, "offset": None} for search in searches)
+    searches = [Search.of(*pair) for pair in zip(each, map(_arguments, requests), strict=True)]
+    updates = [{**search.asked, "offset": None} for search in searches]
+    for update in updates:
+        update["with_vector"] = update.pop("with_vectors")
     pairs = zip(requests, updates, strict=True)
     return searches, [request.model_copy(update=update) for request, update in pairs]
+
+
+def _arguments(request: QueryRequest) -> dict[str, Any]:
+    """Name the fields of a request as the arguments of `query_points` are named."""
+    return {**dict(request), "with_vectors": request.with_vector}
 
 
 def query_text(query: object, prefetch: Prefetches) -> str | None:

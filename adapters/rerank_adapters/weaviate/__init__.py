@@ -19,6 +19,7 @@ from rerank_adapters.weaviate.collection import RerankedCollection, RerankedQuer
 from rerank_adapters.weaviate.config import Door, reranker_config
 from rerank_adapters.weaviate.errors import (
     ModuleNotEnabled,
+    ModuleTooOld,
     NotASidecar,
     OtherSidecar,
     ScoresNotComparable,
@@ -39,6 +40,7 @@ __all__ = [
     "AsyncRerankedQuery",
     "Door",
     "ModuleNotEnabled",
+    "ModuleTooOld",
     "NotASidecar",
     "OtherSidecar",
     "RerankedCollection",

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 from weaviate import WeaviateAsyncClient, WeaviateClient
 
-from rerank_adapters.channel import bearer
+from rerank_adapters.transport.channel import bearer
 from rerank_adapters.weaviate.checks import Ask, Checks, checks
 from rerank_adapters.weaviate.config import Door, clean_address
 from rerank_adapters.weaviate.errors import SidecarNotReached

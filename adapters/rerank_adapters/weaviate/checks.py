@@ -5,6 +5,7 @@ No input or output happens here; `check` performs the steps.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ import httpx
 from rerank_adapters.weaviate.config import DEFAULT_MODEL, Door, module_of, mount_of
 from rerank_adapters.weaviate.errors import (
     ModuleNotEnabled,
+    ModuleTooOld,
     NotASidecar,
     OtherSidecar,
     ScoresNotComparable,
@@ -24,6 +26,9 @@ from rerank_adapters.weaviate.errors import (
 
 _TEXT = "ready"
 """Query and document of the call that tries the door."""
+
+_COHERE_SINCE = (1, 35)
+"""The first minor version after weaviate/weaviate#9969, which gave the cohere module a baseURL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +49,8 @@ def checks(weaviate_meta: Mapping[str, Any], address: str, door: Door) -> Checks
         WeaviateSetupError: what was learnt shows that something is missing.
     """
     seen = _seen_by_weaviate(weaviate_meta, module_of(door))
+    if door == "cohere":
+        _expect_base_url(weaviate_meta)
     if not (yield Ask("/.well-known/live")).is_success:
         raise _no_sidecar(address)
     if not (yield Ask("/.well-known/ready")).is_success:
@@ -68,6 +75,17 @@ def _seen_by_weaviate(weaviate_meta: Mapping[str, Any], module: str) -> Any:  # 
             f"restart it. It has: {', '.join(sorted(modules)) or 'no modules'}"
         )
     return modules[module]
+
+
+def _expect_base_url(weaviate_meta: Mapping[str, Any]) -> None:
+    version = str(weaviate_meta.get("version"))
+    minor = re.match(r"(\d+)\.(\d+)", version)
+    if minor is None or tuple(map(int, minor.groups())) < _COHERE_SINCE:
+        since = ".".join(map(str, _COHERE_SINCE))
+        raise ModuleTooOld(
+            f"the cohere module of Weaviate {version} ignores the sidecar's address and sends the "
+            f'documents to Cohere: choose the door "nvidia", or a Weaviate from {since} on'
+        )
 
 
 def _about(reply: httpx.Response, address: str, door: Door) -> Mapping[str, Any]:

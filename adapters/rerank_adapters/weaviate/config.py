@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
 
 from weaviate.classes.config import Configure
 
@@ -29,8 +30,8 @@ def reranker_config(
     collection: its address is in Weaviate's environment, as RERANKER_INFERENCE_API, and it is
     answered by the sidecar's default model.
 
-    `Configure.Reranker.cohere(base_url=...)` will not do: the client ends it with a slash, Weaviate
-    appends `/v2/rerank` to that, and the sidecar has nothing at `//v2/rerank`.
+    An older Weaviate ignores the address of `cohere`, and sends the documents to Cohere instead;
+    `check_weaviate` tells.
 
     Raises:
         ValueError: an argument is missing, cannot be used, or is not for this door.
@@ -75,6 +76,14 @@ def clean_address(address: str) -> str:
     Raises:
         ValueError: it is not the address of an HTTP server.
     """
-    if not _ADDRESS.fullmatch(address):
+    if not _ADDRESS.fullmatch(address) or not _has_host_and_port(address):
         raise ValueError("address: must be http://host:port or https://host:port")
     return address.rstrip("/")
+
+
+def _has_host_and_port(address: str) -> bool:
+    try:
+        parts = urlsplit(address)
+        return parts.hostname is not None and parts.port != 0
+    except ValueError:  # the brackets of IPv6 are open, or the port is no number up to 65535
+        return False

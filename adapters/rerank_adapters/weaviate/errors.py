@@ -2,6 +2,7 @@
 
 WeaviateSetupError
 ├── ModuleNotEnabled        Weaviate runs without the module of this door
+├── ModuleTooOld            the module of this Weaviate would not ask the sidecar
 ├── SidecarNotReached       nobody answers at the sidecar's address, from here or from Weaviate
 ├── SidecarNotReady         the sidecar is there, but its model has not warmed up yet
 ├── NotASidecar             something else answers at that address, or at Weaviate's
@@ -17,6 +18,10 @@ class WeaviateSetupError(Exception):
 
 class ModuleNotEnabled(WeaviateSetupError):
     """Weaviate runs without the module of this door."""
+
+
+class ModuleTooOld(WeaviateSetupError):
+    """The module of this Weaviate ignores the sidecar's address, and would ask somebody else."""
 
 
 class SidecarNotReached(WeaviateSetupError):

@@ -32,14 +32,16 @@ class RerankedQueryReturn(QueryReturn[P, R]):
     `passed_through` is the error for which the objects came back in Weaviate's order; None: they
     were reranked. The others are known where the application asked the sidecar, and not where
     Weaviate did: `response` is the sidecar's answer, with the model and what it cost;
-    `missing_texts` counts the objects that had no text; `failed` says why a text has no score of
-    its own, such an object having the worst of the others' and standing behind them.
+    `missing_texts` counts the objects that had no text, `missing_vectors` those that had not the
+    vectors to be reranked by; `errors` says, by an object's id, why it has no score of its own: it
+    has the worst of the others' and stands behind them.
     """
 
     passed_through: RerankCallError | None = None
     response: RerankResponse | None = None
     missing_texts: int | None = None
-    failed: Mapping[UUID, DocumentError] = field(default_factory=dict)
+    missing_vectors: int | None = None
+    errors: Mapping[UUID, DocumentError] = field(default_factory=dict)
 
 
 @dataclass
@@ -52,7 +54,8 @@ class RerankedGroupByReturn(GroupByReturn[P, R]):
     passed_through: RerankCallError | None = None
     response: RerankResponse | None = None
     missing_texts: int | None = None
-    failed: Mapping[UUID, DocumentError] = field(default_factory=dict)
+    missing_vectors: int | None = None
+    errors: Mapping[UUID, DocumentError] = field(default_factory=dict)
 
 
 @dataclass

@@ -22,6 +22,7 @@ from rerank_adapters.candidates import (
     rerank_candidates_async,
 )
 from rerank_adapters.rerank import Rerank, StoreScale, WeightedSum
+from rerank_adapters.vectors import packed
 from rerank_adapters.weaviate.results import (
     P,
     R,
@@ -63,11 +64,11 @@ def rerank_query_return(returned: Returned, rerank: Rerank, sidecar: Sidecar) ->
     set; the store's own score, distance and certainty are as they were, and `returned` is not
     changed. Where the query grouped, the objects of each group are reordered and the groups stand
     by their first object; `top_n` then counts groups. `fuse` with a `WeightedSum` needs the store's
-    own score: ask for it with `return_metadata`.
+    own score: ask for it with `return_metadata`. `vectors` need those: ask with `include_vector`.
 
     Raises:
         RerankCallError: the sidecar failed, and `on_error` is not "passthrough".
-        TypeError: `returned` is something else, or was generated from.
+        TypeError: `returned` is something else, or a text was generated from all of it.
         ValueError: `rerank` has no query, oversamples a query that is over, or fuses with a score
             that the objects do not have.
     """
@@ -97,7 +98,7 @@ async def rerank_query_return_async(
 
 
 def candidates_of(returned: Returned, rerank: Rerank) -> Candidates:
-    """Read the texts of the objects, those of groups one group after the other.
+    """Read the texts or vectors of the objects, those of groups one group after the other.
 
     Raises:
         ValueError: the store's own score is needed, and an object has none.
@@ -105,7 +106,11 @@ def candidates_of(returned: Returned, rerank: Rerank) -> Candidates:
     fuse = rerank.fuse
     score = partial(_store_score, fuse.store_scale) if isinstance(fuse, WeightedSum) else None
     rows: Sequence[_Row] = returned.objects
-    return Candidates.of(rows, rerank.prop, _field, score)
+    name = rerank.vectors
+    if name is None:
+        return Candidates.of(rows, rerank.prop, _field, score)
+    stored = tuple(packed(row.vector.get(name) or None) for row in rows)
+    return Candidates(stored, None if score is None else tuple(map(score, rows)))
 
 
 def arranged(
@@ -162,7 +167,8 @@ def _outcome(arrangement: Arrangement, shown: Iterable[tuple[_Row, Placed]]) -> 
         "passed_through": arrangement.passed_through,
         "response": arrangement.response,
         "missing_texts": arrangement.missing_texts,
-        "failed": {row.uuid: placed.error for row, placed in shown if placed.error is not None},
+        "missing_vectors": arrangement.missing_vectors,
+        "errors": {row.uuid: placed.error for row, placed in shown if placed.error is not None},
     }
 
 

@@ -16,7 +16,7 @@ from weaviate.classes.query import Rerank as WeaviateRerank
 
 from rerank_adapters.candidates import Arrangement, Candidates
 from rerank_adapters.errors import RerankCallError
-from rerank_adapters.rerank import Rerank
+from rerank_adapters.rerank import Rerank, fields
 from rerank_adapters.weaviate.results import Reranked, Returned, first_of, plain
 from rerank_adapters.weaviate.returned import arranged, candidates_of
 
@@ -53,6 +53,8 @@ class Search:
         return cls(rerank, rerank.query_text(text), arguments)
 
     def __post_init__(self) -> None:
+        if self.rerank.vectors is not None:
+            raise ValueError("vectors: query with include_vector, and then rerank_query_return")
         if self._limit is None and (self._offset or self.rerank.oversample is not None):
             raise ValueError("limit: needed with an offset and with oversample")
         if self._group_by is not None and self._offset:
@@ -67,6 +69,8 @@ class Search:
         prop = self.rerank.prop
         if not isinstance(prop, str):
             raise _only_with_sidecar("prop: Weaviate's module reads one property")
+        if self.rerank.query_vectors is not None:
+            raise _only_with_sidecar("query_vectors: Weaviate's module sends texts")
         if self.rerank.model is not None:
             raise _only_with_sidecar("model: a collection has one, by its reranker_config")
         if self.rerank.fuse != "none":
@@ -74,7 +78,11 @@ class Search:
         return {**self._candidates(), "rerank": WeaviateRerank(prop=prop, query=self.query)}
 
     def for_sidecar(self) -> dict[str, Any]:
-        """Give the arguments that find all candidates, with the properties that are reranked by."""
+        """Give the arguments that find all candidates, with the properties that are reranked by.
+
+        Raises:
+            ValueError: the type of the properties lacks one of those.
+        """
         asked = self._candidates()
         if hidden := self._hidden():
             asked["return_properties"] = [*_selected(asked["return_properties"]), *hidden]
@@ -112,11 +120,16 @@ class Search:
 
     def _hidden(self) -> list[str]:
         """List the properties that are reranked by, but that the caller does not want to see."""
-        prop, given = self.rerank.prop, self.arguments.get("return_properties")
-        if callable(prop) or given is None or given is True or isinstance(given, type):
+        given = self.arguments.get("return_properties")
+        if given is None or given is True:
             return []
-        names = {each.name if isinstance(each, QueryNested) else each for each in _selected(given)}
-        return [name for name in ([prop] if isinstance(prop, str) else prop) if name not in names]
+        is_type = isinstance(given, type)
+        shown = list(given.__annotations__) if is_type else _selected(given)
+        names = {each.name if isinstance(each, QueryNested) else each for each in shown}
+        hidden = [name for name in fields(self.rerank.prop) if name not in names]
+        if is_type and hidden:
+            raise ValueError(f"return_properties: its type lacks {hidden[0]!r}, to rerank by")
+        return hidden
 
     @property
     def _count(self) -> int | None:

@@ -10,9 +10,9 @@ from google.protobuf.descriptor_pool import DescriptorPool
 
 from rerank_sidecar.api.grpc_kserve import KserveService
 from rerank_sidecar.api.grpc_tei import TeiInfoService, TeiRerankService
-from rerank_sidecar.api.third_party import kserve_pb2, tei_pb2
 from rerank_sidecar.engine.engine import Engine
 from rerank_sidecar.settings import Settings
+from rerank_sidecar.third_party import kserve_pb2, tei_pb2
 
 Servicer = Callable[[Engine], object]
 

@@ -23,7 +23,6 @@ from rerank_sidecar.api.tensors import (
     read_raw_texts,
     read_texts,
 )
-from rerank_sidecar.api.third_party import kserve_pb2 as kserve
 from rerank_sidecar.api.threads import are_large, in_thread_if, is_large
 from rerank_sidecar.engine.engine import Engine
 from rerank_sidecar.engine.pairs import rerank_pairs
@@ -36,6 +35,7 @@ from rerank_sidecar.errors import (
 )
 from rerank_sidecar.telemetry import metrics
 from rerank_sidecar.telemetry.crashes import log_crash
+from rerank_sidecar.third_party import kserve_pb2 as kserve
 from rerank_sidecar.types import PairRequest, RerankResult
 
 Context = grpc.aio.ServicerContext[Any, Any]

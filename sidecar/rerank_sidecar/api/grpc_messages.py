@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from enum import Enum
 from typing import TypeVar
 
+from rerank_sidecar.api.vectors import read_message
 from rerank_sidecar.errors import InvalidField, error_row
 from rerank_sidecar.types import (
     Document,
@@ -24,6 +25,7 @@ from rerank_sidecar.types import (
     Truncation,
     TruncationSide,
     Usage,
+    Vectors,
 )
 from rerank_sidecar.v1 import rerank_pb2 as pb
 
@@ -52,16 +54,28 @@ def read_request(message: pb.RerankRequest, timeout_s: float | None) -> RerankRe
     """Read a unary request; `timeout_s` is what is left of the call's deadline, in seconds.
 
     Raises:
-        InvalidField: an enum has a number that this server does not know.
+        InvalidField: an enum has a number that this server does not know, or vectors are none.
     """
     return RerankRequest(
         query=message.query,
         documents=read_documents(message.documents),
-        options=read_options(message.options, timeout_s),
+        options=read_options(message.options, timeout_s, _query_vectors(message)),
     )
 
 
-def read_options(message: pb.RerankOptions, timeout_s: float | None) -> RerankOptions:
+def read_start(message: pb.RerankStreamStart, timeout_s: float | None) -> RerankOptions:
+    """Read all of a stream's first message but the query's text.
+
+    Raises:
+        InvalidField: an enum has a number that this server does not know, or the query's vectors
+            are none.
+    """
+    return read_options(message.options, timeout_s, _query_vectors(message))
+
+
+def read_options(
+    message: pb.RerankOptions, timeout_s: float | None, query_vectors: Vectors | None = None
+) -> RerankOptions:
     """Read the options, with an unset field as None where unset differs from zero.
 
     Raises:
@@ -80,15 +94,34 @@ def read_options(message: pb.RerankOptions, timeout_s: float | None) -> RerankOp
         priority=message.priority,
         normalization=_read_enum(_NORMALIZATIONS, message.normalization, "normalization"),
         timeout_s=timeout_s,
+        query_vectors=query_vectors,
     )
 
 
-def read_documents(messages: Iterable[pb.Document]) -> tuple[Document, ...]:
-    """Read candidates in their order."""
+def read_documents(messages: Iterable[pb.Document], first: int = 0) -> tuple[Document, ...]:
+    """Read candidates in their order; `first` is the index of the first.
+
+    Raises:
+        InvalidField: the vectors of one are none.
+    """
     return tuple(
-        Document(message.text, message.id if message.HasField("id") else None)
-        for message in messages
+        Document(
+            message.text,
+            message.id if message.HasField("id") else None,
+            _vectors(message, index) if message.HasField("vectors") else None,
+        )
+        for index, message in enumerate(messages, first)
     )
+
+
+def _vectors(message: pb.Document, index: int) -> Vectors:
+    return read_message(message.vectors, f"documents[{index}].vectors")
+
+
+def _query_vectors(message: pb.RerankRequest | pb.RerankStreamStart) -> Vectors | None:
+    if not message.HasField("query_vectors"):
+        return None
+    return read_message(message.query_vectors, "query_vectors")
 
 
 def write_response(result: RerankResult) -> pb.RerankResponse:
@@ -176,6 +209,7 @@ def _write_summary(summary: RerankSummary) -> pb.RerankSummary:
         query_truncated=summary.query_truncated,
         usage=_write_usage(summary.usage),
         timing=_write_timing(summary.timing),
+        fallback_for=summary.fallback_for,
     )
 
 
@@ -184,7 +218,12 @@ def _write_reference(model: ModelReference) -> pb.ModelReference:
 
 
 def _write_usage(usage: Usage) -> pb.Usage:
-    return pb.Usage(tokens=usage.tokens, pairs=usage.pairs, cache_hits=usage.cache_hits)
+    return pb.Usage(
+        tokens=usage.tokens,
+        pairs=usage.pairs,
+        cache_hits=usage.cache_hits,
+        remote_calls=usage.remote_calls,
+    )
 
 
 def _write_timing(timing: Timing) -> pb.Timing:
@@ -210,6 +249,7 @@ def write_model(model: ModelDescription) -> pb.Model:
         ),
         aliases=model.aliases,
         is_loaded=model.is_loaded,
+        vector_dimension=model.vector_dimension,
     )
 
 

@@ -13,10 +13,10 @@ from rerank_sidecar.api.grpc_doors import open_services, pool_of
 from rerank_sidecar.api.grpc_malformed import RefuseMalformed
 from rerank_sidecar.api.grpc_service import RerankService
 from rerank_sidecar.api.listeners import Listener, make_listeners
-from rerank_sidecar.api.third_party.handlers import handler_of
 from rerank_sidecar.engine.administration import Administration
 from rerank_sidecar.engine.engine import Engine
 from rerank_sidecar.settings import Settings
+from rerank_sidecar.third_party.handlers import handler_of
 from rerank_sidecar.v1 import admin_pb2
 from rerank_sidecar.v1 import rerank_pb2 as pb
 from rerank_sidecar.v1.admin_pb2_grpc import add_AdminServiceServicer_to_server

@@ -11,8 +11,8 @@ import grpc
 from rerank_sidecar.api.grpc_errors import answering
 from rerank_sidecar.api.grpc_messages import (
     read_documents,
-    read_options,
     read_request,
+    read_start,
     write_event,
     write_models,
     write_response,
@@ -48,7 +48,7 @@ class RerankService(RerankServiceServicer):
         """Score documents as they arrive and answer each as its score becomes known."""
         async with answering(context):
             start = await _read_start(request_iterator)
-            options = read_options(start.options, context.time_remaining())
+            options = read_start(start, context.time_remaining())
             documents = _read_more(request_iterator)
             async with aclosing(self._engine.stream(start.query, options, documents)) as events:
                 async for event in events:
@@ -74,6 +74,7 @@ async def _read_start(messages: AsyncIterator[pb.RerankStreamRequest]) -> pb.Rer
 async def _read_more(
     messages: AsyncIterator[pb.RerankStreamRequest],
 ) -> AsyncIterator[Sequence[Document]]:
+    count = 0
     async for message in messages:
         kind = message.WhichOneof("message")
         if kind != "documents":
@@ -82,4 +83,5 @@ async def _read_more(
                 kind or "documents",
             )
         documents = message.documents.documents
-        yield await in_thread_if(is_large(len(documents), 0), read_documents, documents)
+        yield await in_thread_if(is_large(len(documents), 0), read_documents, documents, count)
+        count += len(documents)

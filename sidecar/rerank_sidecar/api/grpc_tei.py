@@ -20,7 +20,6 @@ from rerank_sidecar.api.grpc_errors import Wording, answering
 from rerank_sidecar.api.http_answer import failed_documents
 from rerank_sidecar.api.http_info import state_of
 from rerank_sidecar.api.tensors import as_fp32
-from rerank_sidecar.api.third_party import tei_pb2 as tei
 from rerank_sidecar.api.threads import in_thread_if, is_large
 from rerank_sidecar.engine.engine import Engine
 from rerank_sidecar.engine.pairs import Part, rerank_parts
@@ -33,6 +32,7 @@ from rerank_sidecar.errors import (
     LimitExceeded,
     NonFiniteScore,
 )
+from rerank_sidecar.third_party import tei_pb2 as tei
 from rerank_sidecar.types import RerankRequest, RerankResult
 
 Context = grpc.aio.ServicerContext[Any, Any]

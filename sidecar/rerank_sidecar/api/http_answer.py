@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 from starlette.responses import Response
@@ -18,6 +19,9 @@ from rerank_sidecar.types import RerankResult, Timing
 
 FAILED_HEADER = "X-Rerank-Failed-Documents"
 """Which documents failed alone, by index, and why; the first hundred of them."""
+
+FALLBACK_HEADER = "X-Rerank-Fallback-For"
+"""The model that should have answered, where another did in its place."""
 
 _MOST_NAMED = 100
 
@@ -48,6 +52,13 @@ def failed_documents(result: RerankResult) -> dict[str, str]:
         if each.error is not None
     ]
     return {FAILED_HEADER: ", ".join(failed[:_MOST_NAMED])} if failed else {}
+
+
+def fallback(result: RerankResult) -> dict[str, str]:
+    """Give the header that names the model in whose place another answered, in every dialect."""
+    name = result.summary.fallback_for
+    # A name is what an operator wrote, and a header holds Latin-1 alone.
+    return {} if name is None else {FALLBACK_HEADER: quote(name, safe="/:@#")}
 
 
 def server_timing(timing: Timing) -> dict[str, str]:

@@ -17,7 +17,7 @@ from rerank_sidecar.api.dialects import Dialect
 from rerank_sidecar.api.dialects.base import Headers
 from rerank_sidecar.api.disconnect import unless_disconnected
 from rerank_sidecar.api.doors import Door
-from rerank_sidecar.api.http_answer import failed_documents, refusal, server_timing, shown
+from rerank_sidecar.api.http_answer import failed_documents, fallback, refusal, server_timing, shown
 from rerank_sidecar.api.json_body import read_body
 from rerank_sidecar.api.threads import are_large, in_thread_if, is_large
 from rerank_sidecar.engine.engine import Engine
@@ -113,7 +113,8 @@ class _Call:
     def encode(self, result: RerankResult) -> tuple[bytes, dict[str, str]]:
         dialect, message = self.dialect, self.message
         content, headers = dialect.encode(message, dialect.render(message, result))
-        return content, {**headers, **dialect.headers(result), **failed_documents(result)}
+        flags = {**failed_documents(result), **fallback(result)}
+        return content, {**headers, **dialect.headers(result), **flags}
 
     def refuse(self, error: RerankError) -> Response:
         self.count(error_row(error).reason)

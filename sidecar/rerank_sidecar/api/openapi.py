@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -52,7 +53,6 @@ def openapi_document(dialects: Sequence[Dialect[Any]], doors: Sequence[Door]) ->
     types: list[Any] = [NativeModels, NativeError, WeaviateError]
     for dialect in dialects:
         types += (dialect.message_type, dialect.answer_type, dialect.error_type)
-    _, schemas = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     return {
         "openapi": "3.1.0",
         "info": {"title": "rerank-sidecar", "version": __version__, "description": _ABOUT},
@@ -61,7 +61,7 @@ def openapi_document(dialects: Sequence[Dialect[Any]], doors: Sequence[Door]) ->
             **_info_paths(),
             **_dialect_info_paths(dialects),
         },
-        "components": {"schemas": schemas},
+        "components": {"schemas": _components(tuple(types))},
     }
 
 
@@ -166,7 +166,15 @@ def _any_of(bodies: Sequence[Any]) -> dict[str, Any]:
     return schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
 
 
+# Types never change, and msgspec takes a while to look at them.
+@cache
 def _schema(body: Any) -> dict[str, Any]:  # noqa: ANN401
     """Refer to a struct by its name, and write out anything else, such as a list of structs."""
     [schema], _ = msgspec.json.schema_components([body], ref_template="#/components/schemas/{name}")
     return dict(schema)
+
+
+@cache
+def _components(types: tuple[Any, ...]) -> dict[str, Any]:
+    _, schemas = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
+    return dict(schemas)

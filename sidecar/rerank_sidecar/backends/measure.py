@@ -32,9 +32,9 @@ _WORTH_A_CHANGE = 1.03
 _TIE = 0.98
 _SLOWS_DOWN = 0.93
 
-_LEAST_PASS_COST_TOKENS = 16
+LEAST_PASS_COST_TOKENS = 16
 _LARGEST_PASS_COST_TOKENS = 256
-_SHORT_SEQUENCES = 4
+SHORT_SEQUENCES = 4
 """Short sequences fill a batch with up to this many times as many as typical ones."""
 
 
@@ -112,7 +112,7 @@ def choose_shape(
     figures = ", ".join(f"{each} x {tokens}: {rate:.0f}" for each, rate in sorted(busy.items()))
     return MeasuredShape(
         max_batch_tokens=max(max(size, _LEAST_SIZE) * tokens, max_tokens),
-        max_batch_size=max(size, _LEAST_SIZE) * _SHORT_SEQUENCES,
+        max_batch_size=max(size, _LEAST_SIZE) * SHORT_SEQUENCES,
         pass_cost_tokens=_pass_cost_tokens(passes, tokens, size),
         tokens_per_s=rates[size],
         reason=f"tokens per busy second by batch: {figures}",
@@ -132,19 +132,19 @@ def _pass_cost_tokens(passes: Mapping[int, PassTime], tokens: int, size: int) ->
     """Draw a line through the passes up to the chosen size: where it begins is the fixed cost."""
     sizes = [each for each in sorted(passes) if each <= size]
     if len(sizes) < 2:
-        return _LEAST_PASS_COST_TOKENS
+        return LEAST_PASS_COST_TOKENS
     lengths = [each * tokens for each in sizes]
     per_token, fixed = np.polyfit(lengths, [passes[each].busy_s for each in sizes], 1)
     if per_token <= 0:
-        return _LEAST_PASS_COST_TOKENS
-    return int(np.clip(fixed / per_token, _LEAST_PASS_COST_TOKENS, _LARGEST_PASS_COST_TOKENS))
+        return LEAST_PASS_COST_TOKENS
+    return int(np.clip(fixed / per_token, LEAST_PASS_COST_TOKENS, _LARGEST_PASS_COST_TOKENS))
 
 
 def _measure(
     backend: Backend, sizes: Sequence[int], tokens: int, budget_s: float
 ) -> dict[int, PassTime]:
     with ThreadPoolExecutor(backend.info.parallel_runs, "measure") as threads:
-        together = _Together(backend, threads, tokens)
+        together = Together(backend, threads, tokens)
         together.run(1)
         passes = {1: together.run(1)}
         shortest_s = passes[1].wall_s
@@ -172,7 +172,7 @@ def _is_wasted(size: int, passes: Mapping[int, PassTime]) -> bool:
     return size > _USUAL_SIZE and rates[max(rates)] < max(rates.values()) * _SLOWS_DOWN
 
 
-class _Together:
+class Together:
     """Runs a batch on every worker at the same moment, as a busy server does."""
 
     def __init__(self, backend: Backend, threads: ThreadPoolExecutor, tokens: int) -> None:

@@ -119,7 +119,7 @@ class OpenVinoBackend:
         type_ids = np.zeros(shape, dtype=np.int64)
         for row, sequence in enumerate(batch):
             token_ids[row, : len(sequence)] = sequence.token_ids
-            attention_mask[row, : len(sequence)] = 1
+            attention_mask[row, : sequence.attended_tokens] = 1
             type_ids[row, : len(sequence)] = sequence.type_ids
         tensors = {
             "input_ids": token_ids,
@@ -142,7 +142,7 @@ class OpenVinoBackend:
         if self._output == "logits":
             return [np.array(row, dtype=np.float32) for row in values]
         return [
-            np.array(row[: len(sequence)], dtype=np.float32)
+            np.array(sequence.states(row), dtype=np.float32)
             for row, sequence in zip(values, batch, strict=True)
         ]
 

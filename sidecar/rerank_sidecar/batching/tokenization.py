@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, takewhile
 from pathlib import Path
 from typing import Self
 
@@ -24,21 +24,25 @@ TokenIds = npt.NDArray[np.int64]
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _MOST_CHARACTERS_PER_TOKEN = 8
+_TEXTS_BEHIND_PROMPTS = ("", "a", "the 0", "-s", "的", ".", " a", "(", "'s", "\n", "😀")
 _PROBES = ("a", "the", "0", "的", ".")
 
 
 class EncodedText:
     """A text's tokens without special ones, int64 of shape [tokens], and where each came from.
 
-    `characters` is how much of the text was encoded, from its beginning.
+    `characters` is how much of the text was encoded, from its beginning. What was encoded begins
+    with `shift` characters that are not the text's, and so many tokens as `first` says.
     """
 
-    __slots__ = ("_encoding", "characters", "token_ids")
+    __slots__ = ("_encoding", "_first", "_shift", "characters", "token_ids")
 
-    def __init__(self, encoding: Encoding, characters: int) -> None:
+    def __init__(self, encoding: Encoding, characters: int, first: int = 0, shift: int = 0) -> None:
         self._encoding = encoding
+        self._first = first
+        self._shift = shift
         self.characters = characters
-        self.token_ids: TokenIds = np.array(encoding.ids, dtype=np.int64)
+        self.token_ids: TokenIds = np.array(encoding.ids[first:], dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self.token_ids)
@@ -52,10 +56,12 @@ class EncodedText:
         return Window(first, max(first, last))
 
     def _characters(self, token: int) -> tuple[int, int]:
-        characters = self._encoding.token_to_chars(token)
+        characters = self._encoding.token_to_chars(self._first + token)
         if characters is None:
             raise IndexError(token)
-        return characters
+        start, end = characters
+        # A token may hold the end of what stands before the text.
+        return max(0, start - self._shift), max(0, end - self._shift)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +80,14 @@ class SpecialTokens:
         """How many special tokens there are."""
         return sum(map(len, self.runs))
 
+    def behind(self, prompt_ids: Sequence[int]) -> SpecialTokens:
+        """Wrap a single text in the tokens of a prompt before it, too."""
+        before, after = self.runs
+        ids = np.concatenate([before.token_ids, np.array(prompt_ids, dtype=np.int64)])
+        types = np.full_like(ids, self.text_types[0])
+        types[: len(before)] = before.type_ids
+        return SpecialTokens((TokenSequence(ids, types), after), self.text_types)
+
     def wrap(self, *texts: TokenIds) -> TokenSequence:
         """Make a sequence as the model reads it; as many texts as the wrapping is for."""
         types = map(np.full_like, texts, self.text_types)
@@ -90,21 +104,27 @@ class TextTokenizer:
     tokenizer does to sample texts, so that any architecture is assembled as Hugging Face's fast
     tokenizers assemble it. Truncation and padding that the file asks for are switched off.
 
+    A `prompt` stands before each text and is tokenised together with it, as sentence-transformers
+    does it. Its tokens count as special ones of `single`, but for those at its end that depend on
+    the text: they are the text's own.
+
     Raises:
         ModelNotServable: the tokenizer does not wrap texts in fixed special tokens.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, prompt: str = "") -> None:
         tokenizer.no_truncation()
         tokenizer.no_padding()
         self._tokenizer = tokenizer
         self._is_word_by_word = _is_word_by_word(tokenizer)
+        self._prompt = prompt
+        self._prompt_ids = _prompt_ids(tokenizer, prompt)
         sample = _sample(tokenizer)
-        self.single = _learn(tokenizer, (sample,))
+        self.single = _learn(tokenizer, (sample,)).behind(self._prompt_ids)
         self.pair = _learn(tokenizer, (sample, sample))
 
     @classmethod
-    def from_file(cls, path: Path) -> Self:
+    def from_file(cls, path: Path, prompt: str = "") -> Self:
         """Read a `tokenizer.json`.
 
         Raises:
@@ -114,16 +134,18 @@ class TextTokenizer:
             tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises bare Exception
             raise ModelNotServable(f"cannot read the tokenizer {path}: {error}") from error
-        return cls(tokenizer)
+        return cls(tokenizer, prompt)
 
     def encode(self, texts: Sequence[str]) -> list[EncodedText]:
         """Encode texts without special tokens; releases the interpreter lock.
 
         A lone surrogate, which has no encoding, counts as U+FFFD.
         """
-        batch = [_encodable(text) for text in texts]
+        batch = [self._prompt + encodable(text) for text in texts]
         encodings = self._tokenizer.encode_batch(batch, add_special_tokens=False)
-        return list(map(EncodedText, encodings, map(len, texts)))
+        if not self._prompt:
+            return list(map(EncodedText, encodings, map(len, texts)))
+        return list(map(self._behind_prompt, encodings, texts))
 
     def encode_beginnings(self, texts: Sequence[str], enough: int) -> list[EncodedText]:
         """Encode texts as `encode` does, but of a long one perhaps only the beginning.
@@ -138,6 +160,26 @@ class TextTokenizer:
             if len(beginning) < len(text) and len(encoded[place]) <= enough:
                 [encoded[place]] = self.encode([text])
         return encoded
+
+    def _behind_prompt(self, encoding: Encoding, text: str) -> EncodedText:
+        first = len(self._prompt_ids)
+        if encoding.ids[:first] == self._prompt_ids:
+            return EncodedText(encoding, len(text), first, len(self._prompt))
+        # The text begins so that the tokenizer joins it with the prompt's first tokens.
+        alone = self._tokenizer.encode(encodable(text), add_special_tokens=False)
+        return EncodedText(alone, len(text))
+
+
+def _prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
+    """Give the tokens with which every text behind a prompt begins, whatever the text is."""
+    if not prompt:
+        return []
+    encodings = [
+        tokenizer.encode(prompt + text, add_special_tokens=False) for text in _TEXTS_BEHIND_PROMPTS
+    ]
+    within = min(sum(end <= len(prompt) for _, end in each.offsets) for each in encodings)
+    columns = zip(*(each.ids[:within] for each in encodings), strict=True)
+    return [column[0] for column in takewhile(lambda column: len(set(column)) == 1, columns)]
 
 
 def _is_word_by_word(tokenizer: Tokenizer) -> bool:
@@ -169,7 +211,8 @@ def _beginning(text: str, characters: int) -> str:
     return text if space < 0 else text[:space]
 
 
-def _encodable(text: str) -> str:
+def encodable(text: str) -> str:
+    """Give a text with U+FFFD for each lone surrogate, which has no encoding."""
     return text if text.isascii() else _LONE_SURROGATE.sub("\ufffd", text)
 
 

@@ -60,7 +60,9 @@ class Waiter:
 
     def __post_init__(self) -> None:
         sequence = self.sequence
-        self.content = hash((sequence.token_ids.tobytes(), sequence.type_ids.tobytes()))
+        self.content = hash(
+            (sequence.token_ids.tobytes(), sequence.type_ids.tobytes(), sequence.attended)
+        )
 
     def is_late(self, now: float) -> bool:
         """Tell whether the deadline has passed."""
@@ -98,6 +100,8 @@ class Work:
         return own is sequence or (
             np.array_equal(own.token_ids, sequence.token_ids)
             and np.array_equal(own.type_ids, sequence.type_ids)
+            and own.attended == sequence.attended
+            and _are_equal(own.wanted, sequence.wanted)
         )
 
     def join(self, waiter: Waiter) -> bool:
@@ -110,6 +114,12 @@ class Work:
             own = waiter.deadline if self.deadline is None else self.deadline
             self.deadline = min(own, waiter.deadline)
         return self.as_item() != before
+
+
+def _are_equal(one: npt.NDArray[np.int64] | None, other: npt.NDArray[np.int64] | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return np.array_equal(one, other)
 
 
 def work_for(waiter: Waiter) -> Work:

@@ -12,7 +12,6 @@ from rich.filesize import decimal
 from rerank_sidecar.cli.options import takes_settings
 from rerank_sidecar.cli.output import plain_table, print_json, results_console
 from rerank_sidecar.models.listing import ModelListing, list_models
-from rerank_sidecar.models.resolve import pull_model
 from rerank_sidecar.settings import Settings
 
 
@@ -53,6 +52,8 @@ def pull(
 
     Prints the folder that it was downloaded to.
     """
+    from rerank_sidecar.loading.pull import pull_model
+
     tables = [each for each in settings.models if each.name == model]
     wanted = (
         settings.of_model(tables[0]) if tables else settings.model_copy(update={"model": model})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING
 
+from rerank_sidecar.model_settings import LoadTime
 from rerank_sidecar.settings import Settings
 
 if TYPE_CHECKING:
@@ -31,5 +32,12 @@ def own_engine(settings: Settings) -> AbstractAsyncContextManager[Engine]:
     from rerank_sidecar.app import build_engine
 
     table = settings.default_table
-    only = settings if table is None else settings.of_model(table)
-    return build_engine(only.model_copy(update=_ALONE))
+    if table is None:
+        return build_engine(settings.model_copy(update=_ALONE))
+    # Only the default one is loaded, and the members that it may have.
+    others = [
+        each if each is table else each.model_copy(update={"load": LoadTime.LAZY})
+        for each in settings.models
+    ]
+    alone = {**_ALONE, "models": tuple(others), "model": table.name}
+    return build_engine(settings.model_copy(update=alone))

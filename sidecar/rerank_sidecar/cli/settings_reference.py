@@ -23,8 +23,11 @@ SETTING_GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "Model": (
             "model",
+            "family",
+            "family_options",
             "quantize",
             "engine",
+            "device",
             "revision",
             "trust_remote_code",
             "offline",
@@ -220,13 +223,13 @@ def _line(row: SettingRow) -> str:
 
 
 def _type_words(field: FieldInfo) -> str:
-    (plain,) = _plain_types(field)
     if _is_table(field):
         return "tables"
     if get_origin(field.annotation) is dict:
-        return "list of PATH=DIALECT"
+        return "list of KEY=VALUE"
     if get_origin(field.annotation) is tuple:
         return "list of texts"
+    (plain,) = _plain_types(field)
     if isinstance(plain, type) and issubclass(plain, StrEnum):
         return " or ".join(f"`{each}`" for each in plain)
     bounds = (

@@ -131,7 +131,8 @@ class Call:
 
     def summary(self) -> StreamSummary:
         """Give the order and the totals; meaningful once every outcome has been yielded."""
-        info, meter = self._reranker.info, self._meter
+        asked, meter = self._reranker.info, self._meter
+        info = meter.answered_by or asked
         total_s = time.monotonic() - self._started
         timing = Timing(
             queue_us=_microseconds(meter.queue_s),
@@ -147,8 +148,9 @@ class Call:
                 score_kind=info.score_kind,
                 normalization=self._normalization,
                 query_truncated=meter.query_truncated,
-                usage=Usage(meter.tokens, meter.pairs, meter.cache_hits),
+                usage=Usage(meter.tokens, meter.pairs, meter.cache_hits, meter.remote_calls),
                 timing=timing,
+                fallback_for=None if info is asked else asked.name,
             ),
         )
 
@@ -170,6 +172,7 @@ class Call:
             priority=self._options.priority,
             deadline=self._deadline,
             meter=self._meter,
+            query_vectors=self._options.query_vectors,
         )
 
     async def _score(self, documents: AsyncIterator[Sequence[Document]]) -> None:
@@ -223,7 +226,7 @@ class Call:
         )
 
     def _accepts(self, index: int, document: Document) -> bool:
-        error = check_document(index, document, self._settings)
+        error = check_document(index, document, self._settings, self._reranker.info)
         if error is not None:
             self._tell(index, error)
         return error is None
@@ -256,7 +259,8 @@ class Call:
         return document if self._options.return_documents else None
 
     def _on_returned_scale(self, value: float) -> float:
-        kind, normalization = self._reranker.info.score_kind, self._normalization
+        info = self._meter.answered_by or self._reranker.info
+        kind, normalization = info.score_kind, self._normalization
         if normalization is Normalization.NONE or not math.isfinite(value):
             return value
         if normalization is Normalization.LOGIT:

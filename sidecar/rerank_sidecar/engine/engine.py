@@ -12,7 +12,12 @@ from rerank_sidecar.engine.admission import Admission
 from rerank_sidecar.engine.call import Call, Shared
 from rerank_sidecar.engine.registry import Registry
 from rerank_sidecar.engine.score_cache import ScoreCache
-from rerank_sidecar.engine.validation import check_chunk, check_count, check_request
+from rerank_sidecar.engine.validation import (
+    check_chunk,
+    check_count,
+    check_query_vectors,
+    check_request,
+)
 from rerank_sidecar.errors import (
     NotReady,
     RerankError,
@@ -148,9 +153,10 @@ class Engine:
             reranker = instance.reranker
             if reranker is None:
                 reranker = await instance.ready(arrived + _time_limit_s(options, settings))
-            if not reads_query(query, reranker.info.scripts):
+            if options.query_vectors is None and not reads_query(query, reranker.info.scripts):
                 reranker = registry.any_script
             check_chunk(options, reranker.info)
+            check_query_vectors(options, reranker.info)
             shared = Shared(settings, self._scores, self._admission)
             call = Call(reranker, query, options, shared, arrived)
             async with aclosing(call.outcomes(documents)) as events:

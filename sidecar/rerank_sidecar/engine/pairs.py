@@ -119,10 +119,12 @@ def _summary(summaries: Sequence[RerankSummary], total_s: float) -> RerankSummar
     return replace(
         first,
         query_truncated=any(each.query_truncated for each in summaries),
+        fallback_for=next(filter(None, (each.fallback_for for each in summaries)), None),
         usage=Usage(
             tokens=sum(each.usage.tokens for each in summaries),
             pairs=sum(each.usage.pairs for each in summaries),
             cache_hits=sum(each.usage.cache_hits for each in summaries),
+            remote_calls=sum(each.usage.remote_calls for each in summaries),
         ),
         timing=Timing(
             queue_us=max(each.timing.queue_us for each in summaries),

@@ -16,14 +16,14 @@ class Registry:
     """The models of a server by name, with a default; at first the first of some rerankers.
 
     `any_script` answers queries that the chosen model does not read, and is served by its name
-    beside all others.
+    `beside` all others.
     """
 
     def __init__(self, rerankers: Sequence[Reranker], any_script: Reranker) -> None:
         self.any_script = any_script
-        self._beside = ServedModel.of(any_script)
+        self.beside = ServedModel.of(any_script)
         self._models: dict[str, ServedModel] = {}
-        self._default = self._beside
+        self._default = self.beside
         self.unknown_model: UnknownModel | None = None
         if rerankers:
             models = [ServedModel.of(each) for each in rerankers]
@@ -44,9 +44,9 @@ class Registry:
         self._default = by_name[default]
         if settings is not None:
             self.unknown_model = settings.unknown_model
-            self._beside.settings = settings
+            self.beside.settings = settings
         self._models = by_name | (
-            {} if self._beside.name in by_name else {self._beside.name: self._beside}
+            {} if self.beside.name in by_name else {self.beside.name: self.beside}
         )
 
     def find(self, name: str | None) -> ServedModel:
@@ -79,12 +79,12 @@ class Registry:
         return model.describe(is_default=model is self._default)
 
     def _in_order(self) -> list[ServedModel]:
-        return sorted(self, key=lambda each: (each is not self._default, each is self._beside))
+        return sorted(self, key=lambda each: (each is not self._default, each is self.beside))
 
     def _usual(self) -> UnknownModel:
         # Clients send the names that other products have hard-coded; where there is one model,
         # they can only mean that.
-        is_alone = len(self._models.keys() - {self._beside.name}) <= 1
+        is_alone = len(self._models.keys() - {self.beside.name}) <= 1
         return UnknownModel.DEFAULT if is_alone else UnknownModel.ERROR
 
 

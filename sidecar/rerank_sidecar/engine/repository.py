@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from graphlib import TopologicalSorter
 
 from rerank_sidecar.engine.registry import Registry
 from rerank_sidecar.engine.served_model import Check, Load, ServedModel
-from rerank_sidecar.errors import InvalidField, ModelNotFound
+from rerank_sidecar.errors import InvalidField, ModelNotFound, NotSupportedByModel
 from rerank_sidecar.model_settings import DEFAULT_NAME, OF_A_TABLE, LoadTime, ModelTable
 from rerank_sidecar.models.resolve import served_tables
 from rerank_sidecar.rerankers.base import Reranker
@@ -17,7 +19,10 @@ from rerank_sidecar.types import ModelDescription
 
 _LOG = logging.getLogger(__name__)
 
-_AS_LOADED = ("model", "quantize", "engine", "revision", "trust_remote_code", "max_windows")
+_AS_LOADED = (
+    *("model", "family", "family_options", "quantize", "engine", "device"),
+    *("revision", "trust_remote_code", "max_windows"),
+)
 """The settings of a model that cannot change without loading it anew."""
 
 
@@ -45,6 +50,11 @@ class _Plan:
     models: list[ServedModel] = field(default_factory=list)
     kept: list[tuple[ServedModel, ModelTable, Settings]] = field(default_factory=list)
     fresh: list[ServedModel] = field(default_factory=list)
+
+    def find(self, names: Sequence[str], beside: ServedModel) -> list[ServedModel]:
+        """Find models that are planned already, or the one that is served beside them."""
+        by_name = {each.name: each for each in (beside, *self.models)}
+        return [by_name[name] for name in names]
 
 
 class ModelRepository:
@@ -91,21 +101,27 @@ class ModelRepository:
     async def load(self, name: str) -> ModelDescription:
         """Load a model, or load it anew and let that take the place of what answers now.
 
+        Combinations that it is a member of are loaded anew with it.
+
         Raises:
             RerankError: it is not there, or cannot be loaded; what answered goes on to.
         """
         model = self._find(name)
         await model.load(self._check if model.name == self._default else None)
         _LOG.info("loaded %s", model.name)
+        for each in self._combinations_of(model):
+            await self.load(each.name)
         return self.registry.describe(model)
 
     async def unload(self, name: str) -> None:
         """Give a model's memory back, once the requests that it has are answered.
 
         Raises:
-            RerankError: it is not there, or is always loaded.
+            RerankError: it is not there, is always loaded, or is a member of a loaded combination.
         """
         model = self._find(name)
+        for each in self._combinations_of(model):
+            raise NotSupportedByModel(f"name: {each.name} is made of {model.name}", "name")
         await model.unload()
         _LOG.info("unloaded %s", model.name)
 
@@ -116,6 +132,9 @@ class ModelRepository:
             task.cancel()
         for each in models:
             await each.close()
+
+    def _combinations_of(self, model: ServedModel) -> list[ServedModel]:
+        return [each for each in self._served if model in each.members and each.reranker]
 
     def _find(self, name: str) -> ServedModel:
         if not name:
@@ -131,8 +150,10 @@ class ModelRepository:
         self, plan: _Plan, tables: tuple[ModelTable, ...], settings: Settings, default: str
     ) -> None:
         before = {each.name: each for each in self._served}
-        for table in tables:
+        for table in _members_first(tables):
             await self._plan(plan, table, settings.of_model(table), before.get(table.name))
+        places = [table.name for table in tables]
+        plan.models.sort(key=lambda each: places.index(each.name))
         for each in plan.models:
             if self._check is not None and each.name == default and each.reranker is not None:
                 self._check(each.reranker.info)
@@ -142,13 +163,14 @@ class ModelRepository:
     ) -> None:
         """Keep a model, or make it anew; load what has to be ready when it is served."""
         is_needed = table.load is LoadTime.START
-        if before is not None and _loads_alike(before.settings, settings):
+        members = plan.find(table.members, self.registry.beside)
+        if before is not None and _loads_alike(before, settings, members):
             model = before
             plan.kept.append((before, table, settings))
             # Who unloaded it by hand wants it so.
             is_needed = is_needed and before.table.load is LoadTime.LAZY and not before.reranker
         else:
-            model = ServedModel(table, settings, self._load)
+            model = ServedModel(table, settings, self._load, members)
             plan.fresh.append(model)
             is_needed = is_needed or (before is not None and before.reranker is not None)
         plan.models.append(model)
@@ -176,9 +198,18 @@ class ModelRepository:
         task.add_done_callback(self._ending.pop)
 
 
-def _loads_alike(before: Settings | None, now: Settings) -> bool:
-    return before is not None and all(
-        getattr(before, name) == getattr(now, name) for name in _AS_LOADED
+def _members_first(tables: Sequence[ModelTable]) -> list[ModelTable]:
+    by_name = {table.name: table for table in tables}
+    order = TopologicalSorter({table.name: table.members for table in tables}).static_order()
+    return [by_name[name] for name in order if name in by_name]
+
+
+def _loads_alike(before: ServedModel, now: Settings, members: Sequence[ServedModel]) -> bool:
+    settings = before.settings
+    return (
+        settings is not None
+        and before.members == tuple(members)
+        and all(getattr(settings, name) == getattr(now, name) for name in _AS_LOADED)
     )
 
 

@@ -138,6 +138,9 @@ class KnownScores:
         found: list[Score | None] = []
         for part in in_parts(documents):
             texts = [document.text for _, document in part]
+            if any(document.vectors is not None for _, document in part):
+                found += [None] * len(part)
+                continue
             if sum(map(len, texts)) > _HASHED_AT_ONCE:
                 keys = await asyncio.to_thread(self._keys.of, texts)
             else:
@@ -165,10 +168,9 @@ class KnownScores:
 
 
 def _keys(reranker: Reranker, query: str, options: ScoreOptions) -> ScoreKeys | None:
-    # A score that depends on the other documents of its request is no good in another one, and
-    # one that needs no forward pass is computed about as fast as it is found.
+    # A score that depends on the other documents of its request is no good in another one.
     info = reranker.info
-    is_kept = info.comparable_across_requests and not math.isinf(reranker.tokens_per_s)
+    is_kept = info.comparable_across_requests and info.keep_scores and options.query_vectors is None
     return ScoreKeys(info, query, options) if is_kept else None
 
 

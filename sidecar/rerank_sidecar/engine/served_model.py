@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -21,8 +22,11 @@ from rerank_sidecar.types import ModelDescription, ModelReference
 
 _LOG = logging.getLogger(__name__)
 
-Load = Callable[[ModelTable, Settings], Coroutine[Any, Any, LoadedModel]]
-"""Makes a table's model ready to answer; the settings are those that hold for this model."""
+Load = Callable[[ModelTable, Settings, Sequence[Reranker]], Coroutine[Any, Any, LoadedModel]]
+"""Makes a table's model ready to answer; the settings are those that hold for this model.
+
+The rerankers are those of the models that it is a combination of, in the order of its table.
+"""
 
 Check = Callable[[RerankerInfo], None]
 """Raises a RerankError if a model must not answer where it would."""
@@ -31,13 +35,21 @@ Check = Callable[[RerankerInfo], None]
 class ServedModel:
     """What answers to one name; belongs to one event loop.
 
-    `settings` are those that hold for this model, None being the server's. Without `load` it is
-    and stays what `of` made it.
+    `settings` are those that hold for this model, None being the server's. `members` are those that
+    it is a combination of; once it is loaded, what they were then stays until it is closed. Without
+    `load` it is and stays what `of` made it.
     """
 
-    def __init__(self, table: ModelTable, settings: Settings | None, load: Load | None) -> None:
+    def __init__(
+        self,
+        table: ModelTable,
+        settings: Settings | None,
+        load: Load | None,
+        members: Sequence[ServedModel] = (),
+    ) -> None:
         self.table = table
         self.settings = settings
+        self.members = tuple(members)
         self._load = load
         self._instance: Instance | None = None
         self._info: RerankerInfo | None = None
@@ -86,6 +98,16 @@ class ServedModel:
             instance.check()
         instance.acquire()
         return instance
+
+    async def lend(self, stack: AsyncExitStack) -> Reranker:
+        """Give its reranker to a combination, loaded if need be; it stays until the stack ends.
+
+        Raises:
+            RerankError: it cannot be loaded.
+        """
+        if self.reranker is None and self._load is not None:
+            await self.load()
+        return await stack.enter_context(self.acquire()).loaded()
 
     async def load(self, check: Check | None = None) -> None:
         """Load it, or load it anew and let that take the place of what answers now.
@@ -146,6 +168,7 @@ class ServedModel:
             is_default=is_default,
             aliases=self.table.aliases,
             is_loaded=reranker is not None,
+            vector_dimension=None if info is None else info.vector_dimension,
         )
 
     async def _replace(self, current: Instance | None, check: Check | None) -> None:
@@ -166,8 +189,15 @@ class ServedModel:
     def _begin(self, on_failure: Callable[[RerankError], None] | None) -> Instance:
         load, settings = self._loader()
         instance = Instance(self.name)
-        instance.begin(load(self.table, settings), on_failure)
+        instance.begin(self._load_with_members(load, settings), on_failure)
         return instance
+
+    async def _load_with_members(self, load: Load, settings: Settings) -> LoadedModel:
+        async with AsyncExitStack() as stack:
+            members = [await each.lend(stack) for each in self.members]
+            loaded = await load(self.table, settings, members)
+            stack.push_async_callback(loaded.close)
+            return LoadedModel(loaded.reranker, stack.pop_all().aclose)
 
     def _begin_lazily(self) -> Instance:
         if self.table.load is not LoadTime.LAZY:

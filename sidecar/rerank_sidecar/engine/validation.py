@@ -9,10 +9,11 @@ from rerank_sidecar.errors import (
     InvalidField,
     LimitExceeded,
     NotSupportedByModel,
+    RequestError,
 )
 from rerank_sidecar.rerankers.base import RerankerInfo
 from rerank_sidecar.settings import Settings
-from rerank_sidecar.types import Document, RerankOptions
+from rerank_sidecar.types import Document, RerankOptions, Vectors
 
 _MAX_PRIORITY = 2**31 - 1
 """What the contract's int32 holds."""
@@ -76,13 +77,45 @@ def check_tokens(tokens: int, limit: int) -> None:
         )
 
 
-def check_document(index: int, document: Document, settings: Settings) -> LimitExceeded | None:
-    """Give the error of a document that is too long to be read, or None."""
+def check_document(
+    index: int, document: Document, settings: Settings, info: RerankerInfo
+) -> RequestError | None:
+    """Give the error of a document that is too long, or whose vectors cannot be read, or None."""
+    if document.vectors is not None:
+        return _vectors_error(document.vectors, info, f"documents[{index}].vectors")
     if not exceeds(document.text, settings.max_document_bytes):
         return None
     return LimitExceeded(
         f"documents[{index}]: over {settings.max_document_bytes} bytes", f"documents[{index}]"
     )
+
+
+def check_query_vectors(options: RerankOptions, info: RerankerInfo) -> None:
+    """Refuse vectors of a query that the model cannot compare with those of documents.
+
+    Raises:
+        NotSupportedByModel: it reads no vectors.
+        InvalidField: they have another dimension than the model's.
+    """
+    error = _vectors_error(options.query_vectors, info, "query_vectors")
+    if error is not None:
+        raise error
+
+
+def _vectors_error(
+    vectors: Vectors | None, info: RerankerInfo, field: str
+) -> NotSupportedByModel | InvalidField | None:
+    if vectors is None:
+        return None
+    if info.vector_dimension is None:
+        return NotSupportedByModel(f"{field}: {info.name} reads texts only", field)
+    dimension = vectors.shape[1]
+    if dimension != info.vector_dimension:
+        return InvalidField(
+            f"{field}: {dimension} numbers each, where {info.name} has {info.vector_dimension}",
+            field,
+        )
+    return None
 
 
 def exceeds(text: str, max_bytes: int) -> bool:

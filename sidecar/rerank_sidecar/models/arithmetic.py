@@ -9,7 +9,7 @@ from enum import StrEnum
 import numpy as np
 
 from rerank_sidecar.errors import InvalidSetting
-from rerank_sidecar.models.cpu import Cpu
+from rerank_sidecar.models.cpu import Cpu, read_cpu
 from rerank_sidecar.models.runtime import OpenVinoModel, load_openvino
 from rerank_sidecar.settings import EngineChoice, Quantization, Settings
 
@@ -53,6 +53,9 @@ _EXPLICIT = {
     EngineChoice.OPENVINO_INT8: Arithmetic.INT8,
     EngineChoice.OPENVINO_BF16: Arithmetic.BF16,
     EngineChoice.OPENVINO_FLOAT32: Arithmetic.FLOAT32,
+    EngineChoice.ONNXRUNTIME_INT8: Arithmetic.INT8,
+    EngineChoice.ONNXRUNTIME_BF16: Arithmetic.BF16,
+    EngineChoice.ONNXRUNTIME_FLOAT32: Arithmetic.FLOAT32,
 }
 
 
@@ -62,13 +65,19 @@ def wanted_arithmetic(settings: Settings) -> Arithmetic | None:
     `quantize=none` promises exact scores, so nothing is left to measure there.
 
     Raises:
-        InvalidSetting: int8 kernels for a model that is not to be quantised.
+        InvalidSetting: int8 kernels for a model that is not to be quantised, or arithmetic that the
+            runtime does not have on this CPU.
     """
+    if settings.engine is EngineChoice.ONNXRUNTIME_BF16 and not read_cpu().is_arm_with_bfloat16:
+        raise InvalidSetting(
+            "engine: `onnxruntime-bf16` needs an Arm CPU with bfloat16, on no other does ONNX "
+            "Runtime multiply it; `openvino-bf16` does on x86"
+        )
     wanted = _EXPLICIT.get(settings.engine)
     if settings.quantize is Quantization.INT8:
         return wanted
     if wanted is Arithmetic.INT8:
-        raise InvalidSetting("engine: `openvino-int8` needs `quantize` to be `int8`")
+        raise InvalidSetting(f"engine: `{settings.engine.value}` needs `quantize` to be `int8`")
     return wanted or Arithmetic.FLOAT32
 
 
@@ -77,7 +86,14 @@ def builtin_arithmetic(engine: EngineChoice, cpu: Cpu) -> tuple[Arithmetic, str]
 
     By rule and not by measurement, so that the server starts within two seconds and always alike;
     docs/embedded-model.md has the figures that the rule comes from.
+
+    Raises:
+        InvalidSetting: an engine that cannot read the embedded model.
     """
+    if engine.is_onnxruntime:
+        raise InvalidSetting(
+            f"engine: `{engine.value}` cannot read the embedded model, which is an OpenVINO file"
+        )
     wanted = _EXPLICIT.get(engine)
     if wanted is not None:
         return wanted, f"the setting engine={engine.value}"

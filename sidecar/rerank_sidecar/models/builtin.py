@@ -1,4 +1,4 @@
-"""The two models that need no download: `embedded` and `lexical`."""
+"""The models that need no download: `embedded`, which is in the package, and `lexical`."""
 
 from __future__ import annotations
 
@@ -6,24 +6,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rerank_sidecar import __version__
 from rerank_sidecar.errors import ModelUnavailable
 from rerank_sidecar.models.fingerprint import fingerprint, short
-from rerank_sidecar.models.servable import EMBEDDED, LEXICAL, ModelFamily, ServableModel
+from rerank_sidecar.models.servable import ServableModel
+
+EMBEDDED = "embedded"
+LEXICAL = "lexical"
+BUILT_IN = frozenset({EMBEDDED, LEXICAL})
 
 EMBEDDED_FOLDER = Path(__file__).parent / "embedded"
 _FILES = ("model.json", "model.xml", "model.bin", "tokenizer.json")
-
-
-def lexical_model() -> ServableModel:
-    """Describe the lexical model, which is code alone."""
-    return ServableModel(
-        name=LEXICAL,
-        version=__version__,
-        family=ModelFamily.LEXICAL,
-        source="built in",
-        quantization="none",
-    )
 
 
 def embedded_model(folder: Path = EMBEDDED_FOLDER) -> ServableModel:
@@ -38,9 +30,7 @@ def embedded_model(folder: Path = EMBEDDED_FOLDER) -> ServableModel:
         raise ModelUnavailable(f"the embedded model lacks {', '.join(missing)} in {folder}")
     manifest: dict[str, Any] = json.loads((folder / "model.json").read_text(encoding="utf-8"))
     return ServableModel(
-        name=EMBEDDED,
         version=short(fingerprint(folder, files)),
-        family=ModelFamily.LATE_INTERACTION,
         source="built in",
         quantization="int8",
         model_path=folder / "model.xml",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from rerank_sidecar.errors import ModelNotServable
+from rerank_sidecar.errors import ModelNotServable, StartupError
 from rerank_sidecar.models.json_files import JsonObject, parse_json_file, read_json_object
 from rerank_sidecar.models.servable import Activation
 
@@ -63,10 +63,18 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     )
 
 
+def architectures(folder: Path) -> tuple[str, ...]:
+    """Give the names of the classes that a folder's model is made for; none if it does not say."""
+    try:
+        return tuple(read_json_object(folder / "config.json").texts("architectures"))
+    except StartupError:
+        return ()
+
+
 def _require_one_label(folder: Path, config: JsonObject) -> None:
-    architectures = config.texts("architectures")
-    if not any(name.endswith("ForSequenceClassification") for name in architectures):
-        found = ", ".join(architectures) or "none named"
+    names = config.texts("architectures")
+    if not any(name.endswith("ForSequenceClassification") for name in names):
+        found = ", ".join(names) or "none named"
         raise ModelNotServable(
             f"{folder} is no cross-encoder: an architecture *ForSequenceClassification is needed, "
             f"found {found}"

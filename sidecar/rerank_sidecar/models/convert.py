@@ -1,10 +1,12 @@
-"""Exports a PyTorch cross-encoder to OpenVINO; needs the `convert` extra."""
+"""Loads a cross-encoder into PyTorch to export it, and exports it to OpenVINO; needs `convert`."""
 
 from __future__ import annotations
 
 import inspect
 import logging
 import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -27,6 +29,7 @@ Torch: TypeAlias = Any
 Transformers: TypeAlias = Any
 TorchModel: TypeAlias = Any
 HubTokenizer: TypeAlias = Any
+Tensor: TypeAlias = Any
 
 _LOG = logging.getLogger(__name__)
 
@@ -36,22 +39,63 @@ _SAME = 1e-4
 """Rounding leaves less between two ways of computing the same logit."""
 
 
+@dataclass(frozen=True, slots=True)
+class Exportable:
+    """A cross-encoder in torch, as a trace wants it: positional inputs, logits as only output.
+
+    `example` is a batch to trace it with.
+    """
+
+    torch: Torch
+    module: TorchModel
+    input_names: list[str]
+    example: TokenBatch
+    _checked: TokenBatch
+    _expected: npt.NDArray[np.float32]
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Give the example as positional arguments."""
+        return tuple(self.torch.from_numpy(self.example[name]) for name in self.input_names)
+
+    def require_faithful(self, run: Callable[[TokenBatch], npt.NDArray[np.float32]]) -> None:
+        """Compare what was exported with torch on a padded batch of another shape.
+
+        Raises:
+            ModelNotServable: `run` does not give the logits that torch gives; a trace can freeze
+                what should vary.
+        """
+        if not np.allclose(run(self._checked), self._expected, rtol=TOLERANCE, atol=TOLERANCE):
+            raise ModelNotServable("the exported model does not give the logits that torch gives")
+
+
 def convert_checkpoint(checkpoint: Checkpoint, *, trust_remote_code: bool) -> OpenVinoModel:
     """Export a cross-encoder to an OpenVINO model with logits [batch, 1] as its only output.
-
-    Attention is traced in its eager form: with torch's fused attention a ModernBERT row that is
-    mostly padding comes out as NaN. The result is compared with torch on a padded batch of another
-    shape than the traced one, since a trace can freeze what should vary.
 
     Raises:
         MissingExtra: torch or transformers is not installed.
         ModelNotServable: transformers cannot load the model, or the export is not faithful.
     """
-    torch, transformers = _import_torch(checkpoint.folder)
     _LOG.info("exporting %s to OpenVINO", checkpoint.folder)
+    exportable = load_exportable(checkpoint, trust_remote_code=trust_remote_code)
+    converted = _trace(exportable)
+    exportable.require_faithful(compiled(converted))
+    return converted
+
+
+def load_exportable(checkpoint: Checkpoint, *, trust_remote_code: bool) -> Exportable:
+    """Load a cross-encoder into torch in the form in which it is exported.
+
+    Attention is in its eager form: with torch's fused attention a ModernBERT row that is mostly
+    padding comes out as NaN. The last layer is computed for the first token alone where that makes
+    no difference.
+
+    Raises:
+        MissingExtra: torch or transformers is not installed.
+        ModelNotServable: transformers cannot load the model.
+    """
+    torch, transformers = _import_torch(checkpoint.folder)
     with warnings.catch_warnings():
-        # Tracing warns of every place that could go wrong; whether one did is checked below.
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore")  # about what is checked below
         model = _load(transformers, checkpoint, trust_remote_code=trust_remote_code)
         tokenizer = _load_tokenizer(transformers, checkpoint, trust_remote_code)
         names = _input_names(model, tokenizer)
@@ -64,10 +108,8 @@ def convert_checkpoint(checkpoint: Checkpoint, *, trust_remote_code: bool) -> Op
             _LOG.info("%s reads more than the first token", checkpoint.folder)
             model = _load(transformers, checkpoint, trust_remote_code=trust_remote_code)
             module = _logits_module(torch, model, names)
-        converted = _trace(torch, module, names, padded_batch(checkpoint, _TRACE_TOKENS))
-        if not np.allclose(compiled(converted)(other), expected, rtol=TOLERANCE, atol=TOLERANCE):
-            raise ModelNotServable("the exported model does not give the logits that torch gives")
-    return converted
+    example = padded_batch(checkpoint, _TRACE_TOKENS)
+    return Exportable(torch, module, names, example, other, expected)
 
 
 def convert_tokenizer(checkpoint: Checkpoint, path: Path, *, trust_remote_code: bool) -> None:
@@ -163,11 +205,14 @@ def _logits_module(torch: Torch, model: TorchModel, names: list[str]) -> TorchMo
     return Logits().eval()
 
 
-def _trace(torch: Torch, module: TorchModel, names: list[str], batch: TokenBatch) -> OpenVinoModel:
-    example = tuple(torch.from_numpy(batch[name]) for name in names)
-    with torch.no_grad():
-        converted = load_openvino().convert_model(module, example_input=example)
-    for port, name in zip(converted.inputs, names, strict=True):
+def _trace(exportable: Exportable) -> OpenVinoModel:
+    with warnings.catch_warnings(), exportable.torch.no_grad():
+        # Tracing warns of every place that could go wrong; whether one did is checked afterwards.
+        warnings.simplefilter("ignore")
+        converted = load_openvino().convert_model(
+            exportable.module, example_input=exportable.tensors()
+        )
+    for port, name in zip(converted.inputs, exportable.input_names, strict=True):
         port.get_tensor().set_names({name})
     converted.outputs[0].get_tensor().set_names({"logits"})
     return converted

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -40,13 +40,23 @@ def quantize_cross_encoder(
     tokenizer.no_padding()
     tokenizer.enable_truncation(min(_MAX_TOKENS, checkpoint.max_tokens))
     names = {port.get_any_name() for port in model.inputs}
-    batches = list(_sample_batches(tokenizer, names))
+    return quantize_on(model, list(_sample_batches(tokenizer, names)), checkpoint.folder)
+
+
+def quantize_on(
+    model: OpenVinoModel, batches: Sequence[Mapping[str, npt.NDArray[np.int64]]], folder: Path
+) -> OpenVinoModel:
+    """Store and multiply a model's weights as int8, with ranges measured on batches of samples.
+
+    Raises:
+        MissingExtra: NNCF is not installed.
+    """
     try:
         # NNCF draws its progress on standard output, which belongs to what the user asked for.
         with contextlib.redirect_stdout(sys.stderr):
             return quantize_int8(model, batches)
     except MissingExtra as error:
-        purpose = f"quantising {checkpoint.folder} (it can be served exact with --quantize none)"
+        purpose = f"quantising {folder} (it can be served exact with --quantize none)"
         raise MissingExtra("convert", purpose) from error
 
 

@@ -24,13 +24,14 @@ def compute_first_token_only(torch: Torch, model: TorchModel) -> bool:
     """
     encoder = getattr(getattr(model, model.base_model_prefix, None), "encoder", None)
     layers = getattr(encoder, "layer", None)
-    if not layers or not _is_known(layers[-1]):
+    if not layers or not is_known_layer(layers[-1]):
         return False
     layers[-1] = _first_token_layer(torch, layers[-1])
     return True
 
 
-def _is_known(layer: Layer) -> bool:
+def is_known_layer(layer: Layer) -> bool:
+    """Tell whether a layer is BERT's or of a model that is built like it."""
     attention = getattr(layer, "attention", None)
     own = getattr(attention, "self", None)
     has_parts = all(hasattr(own, name) for name in ("query", "key", "value", "scaling"))

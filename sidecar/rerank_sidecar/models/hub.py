@@ -8,17 +8,20 @@ from collections.abc import Collection
 from pathlib import Path
 
 from rerank_sidecar.errors import ModelUnavailable
+from rerank_sidecar.models.torch_device import choose_torch_engine
 from rerank_sidecar.settings import Settings
 
 _LOG = logging.getLogger(__name__)
 
 _DESCRIPTION_FILES = (
-    *("config.json", "modules.json", "sentence_bert_config.json"),
-    *("config_sentence_transformers.json", "README.md", "LICENSE*"),
+    *("config.json", "modules.json", "sentence_bert_config.json", "artifact.metadata"),
+    *("config_sentence_transformers.json", "generation_config.json", "README.md", "LICENSE*"),
+    # The modules that sentence-transformers puts behind a transformer, weights and all.
+    *("[0-9]_*/*.json", "[0-9]_*/*.safetensors", "[0-9]_*/*.bin"),
 )
 _TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
-    *("vocab.txt", "vocab.json", "merges.txt", "*.model"),
+    *("vocab.txt", "vocab.json", "merges.txt", "*.model", "chat_template.jinja"),
 )
 _ONNX_FILES = ("onnx/model.onnx", "onnx/model.onnx?data*")
 _SAFETENSORS_FILES = ("model*.safetensors", "model.safetensors.index.json")
@@ -97,7 +100,8 @@ def _remote_files(settings: Settings) -> set[str]:
 def _download(settings: Settings, names: Collection[str]) -> Path:
     from huggingface_hub import snapshot_download
 
-    patterns = [*_DESCRIPTION_FILES, *_TOKENIZER_FILES, *_weight_files(names)]
+    weights = _weight_files(names, for_torch=choose_torch_engine(settings) is not None)
+    patterns = [*_DESCRIPTION_FILES, *_TOKENIZER_FILES, *weights]
     if settings.trust_remote_code:
         patterns.append("*.py")
     _LOG.info("fetching model %s from the hub", settings.model)
@@ -111,9 +115,9 @@ def _download(settings: Settings, names: Collection[str]) -> Path:
     return Path(folder)
 
 
-def _weight_files(names: Collection[str]) -> tuple[str, ...]:
+def _weight_files(names: Collection[str], *, for_torch: bool) -> tuple[str, ...]:
     """Choose one form of the weights: the one that takes the least work to serve."""
-    if _ONNX_FILES[0] in names:
+    if _ONNX_FILES[0] in names and not for_torch:
         return _ONNX_FILES
     if fnmatch.filter(names, _SAFETENSORS_FILES[0]):
         return _SAFETENSORS_FILES

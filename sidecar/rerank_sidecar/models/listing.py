@@ -10,11 +10,10 @@ from itertools import chain
 from pathlib import Path
 
 from rerank_sidecar.errors import ModelNotServable, StartupError
-from rerank_sidecar.models.builtin import EMBEDDED_FOLDER
+from rerank_sidecar.models.builtin import EMBEDDED, EMBEDDED_FOLDER, LEXICAL
 from rerank_sidecar.models.checkpoint import read_checkpoint
 from rerank_sidecar.models.model_card import read_card
-from rerank_sidecar.models.prepare import DESCRIPTION_FILE, prepared_models_folder, read_prepared
-from rerank_sidecar.models.servable import EMBEDDED, LEXICAL, ModelFamily
+from rerank_sidecar.models.prepared import DESCRIPTION_FILE, prepared_models_folder, read_prepared
 from rerank_sidecar.models.weights import find_weights
 from rerank_sidecar.settings import Settings
 
@@ -39,7 +38,7 @@ class ModelListing:
     """
 
     id: str
-    family: ModelFamily
+    family: str
     state: ModelState
     place: str
     size_bytes: int | None = None
@@ -76,7 +75,7 @@ def list_models(settings: Settings) -> list[ModelListing]:
 def _built_in() -> Iterator[ModelListing]:
     yield ModelListing(
         id=EMBEDDED,
-        family=ModelFamily.LATE_INTERACTION,
+        family="late_interaction",
         state=ModelState.BUILT_IN,
         place=str(EMBEDDED_FOLDER),
         size_bytes=_size(EMBEDDED_FOLDER),
@@ -86,7 +85,7 @@ def _built_in() -> Iterator[ModelListing]:
     )
     yield ModelListing(
         id=LEXICAL,
-        family=ModelFamily.LEXICAL,
+        family="lexical",
         state=ModelState.BUILT_IN,
         place="code",
         size_bytes=0,
@@ -104,7 +103,7 @@ def _converted(settings: Settings) -> Iterator[ModelListing]:
             continue
         yield ModelListing(
             id=prepared.source,
-            family=ModelFamily.CROSS_ENCODER,
+            family="cross_encoder",
             state=ModelState.CONVERTED,
             place=str(path.parent),
             size_bytes=_size(path.parent),
@@ -127,7 +126,7 @@ def _downloaded() -> Iterator[ModelListing]:
             card = read_card(newest.snapshot_path)
             yield ModelListing(
                 id=repository.repo_id,
-                family=ModelFamily.CROSS_ENCODER,
+                family="cross_encoder",
                 state=ModelState.DOWNLOADED,
                 place=str(newest.snapshot_path),
                 size_bytes=newest.size_on_disk,
@@ -149,7 +148,7 @@ def _recommended() -> Iterator[ModelListing]:
     for model_id, languages, note in _RECOMMENDED:
         yield ModelListing(
             id=model_id,
-            family=ModelFamily.CROSS_ENCODER,
+            family="cross_encoder",
             state=ModelState.HUB,
             place=f"https://huggingface.co/{model_id}",
             licence="apache-2.0",

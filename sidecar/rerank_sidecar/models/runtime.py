@@ -1,16 +1,22 @@
-"""The one place where OpenVINO is imported, so that it does not phone home."""
+"""The one place where runtimes are imported, so that they do not phone home."""
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any, TypeAlias
 
-# OpenVINO's packages carry no types of their own that mypy could follow.
+from rerank_sidecar.errors import MissingExtra
+
+# Neither package carries types of its own that mypy could follow.
 OpenVino: TypeAlias = Any
 """The module `openvino`."""
 
 OpenVinoModel: TypeAlias = Any
 """An `openvino.Model`."""
+
+OnnxRuntime: TypeAlias = Any
+"""The module `onnxruntime`."""
 
 
 def load_openvino() -> OpenVino:
@@ -24,3 +30,20 @@ def load_openvino() -> OpenVino:
     import openvino
 
     return openvino
+
+
+def load_onnxruntime() -> OnnxRuntime:
+    """Import ONNX Runtime with its telemetry switched off, and give the module.
+
+    Since 1.29 its Linux packages send events to Microsoft unless this variable is set before the
+    library is loaded (its Privacy.md). Whoever embeds this package and wants them sets it to 0.
+
+    Raises:
+        MissingExtra: it is not installed.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingExtra("onnxruntime", "an engine `onnxruntime-...`") from error
+    return onnxruntime

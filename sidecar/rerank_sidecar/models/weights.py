@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +42,13 @@ def find_weights(folder: Path) -> Weights:
         if (folder / f"{name}.index.json").is_file():
             return Weights(_shards(folder, folder / f"{name}.index.json"), is_onnx=False)
     raise ModelUnavailable(f"{folder} has no weights: {_ONNX} or one of {', '.join(_TORCH)}")
+
+
+def copy_files(weights: Weights, folder: Path) -> Path:
+    """Copy a model's files, without links, into a folder, and give the one to open."""
+    for path in weights.files:
+        shutil.copyfile(path, folder / path.name)
+    return folder / weights.main.name
 
 
 def _shards(folder: Path, index: Path) -> tuple[Path, ...]:

@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 
 from rerank_sidecar.errors import RerankError
 from rerank_sidecar.score_kinds import ScoreKind
-from rerank_sidecar.types import Document, LongDocumentPolicy, Score, Truncation
+from rerank_sidecar.types import Document, LongDocumentPolicy, Score, Truncation, Vectors
 
 IndexedDocuments = Sequence[tuple[int, Document]]
 """Some documents with their positions in the request: what arrived together."""
@@ -24,7 +24,10 @@ class RerankerInfo:
     `max_tokens` is what it reads at once, special tokens included; None means no limit.
     `comparable_across_requests` is true when a score means the same in every request.
     `scripts` are the Unicode scripts that it reads; None means all of them. `max_windows` is how
-    many windows of one document it reads at most, None where it reads no windows.
+    many windows of one document it reads at most, None where it reads no windows. Scores that
+    `keep_scores` forbids to cache cost next to nothing, or depend on more than query and document.
+    `vector_dimension` is the length of the vectors that callers may send in place of texts, None
+    where it reads none.
     """
 
     name: str
@@ -38,6 +41,8 @@ class RerankerInfo:
     default_long_document_policy: LongDocumentPolicy = LongDocumentPolicy.TRUNCATE
     scripts: frozenset[str] | None = None
     max_windows: int | None = None
+    keep_scores: bool = True
+    vector_dimension: int | None = None
 
 
 @dataclass(slots=True)
@@ -46,7 +51,9 @@ class Meter:
 
     `tokens` are those whose forward pass is done, `shared_tokens` those of them that were read for
     another request and are counted there. `cache_hits` are scores that were known already;
-    `matrix_hits` are documents that were scored from a cached token matrix.
+    `matrix_hits` are documents that were scored from a cached token matrix. `remote_calls` are
+    calls to other servers, repeated ones included. `answered_by` is set where another model took
+    the place of the one that was asked.
     """
 
     tokens: int = 0
@@ -58,6 +65,8 @@ class Meter:
     tokenise_s: float = 0.0
     infer_s: float = 0.0
     query_truncated: bool = False
+    remote_calls: int = 0
+    answered_by: RerankerInfo | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +74,7 @@ class ScoreOptions:
     """How a request wants its documents scored.
 
     `deadline` is on the clock of `time.monotonic`, in seconds. `meter` is written to.
+    `query_vectors` are those that the caller sent for the query, float32 [rows, dimension].
     """
 
     truncation: Truncation = field(default_factory=Truncation)
@@ -72,6 +82,7 @@ class ScoreOptions:
     priority: int = 0
     deadline: float | None = None
     meter: Meter = field(default_factory=Meter)
+    query_vectors: Vectors | None = None
 
 
 @runtime_checkable

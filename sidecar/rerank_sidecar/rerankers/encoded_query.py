@@ -9,12 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from rerank_sidecar.backends.base import TokenSequence
 from rerank_sidecar.batching.scheduler import Scheduler
 from rerank_sidecar.batching.tokenization import TextTokenizer
 from rerank_sidecar.rerankers.base import Meter
 from rerank_sidecar.rerankers.sharing import Lease, Shared
 from rerank_sidecar.rerankers.threads import in_thread
-from rerank_sidecar.rerankers.token_matrix import QueryMatrix
+from rerank_sidecar.rerankers.token_matrix import QueryMatrix, Vectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,22 +52,68 @@ class EncodedQuery:
             meter.shared_tokens += self.tokens
 
 
+@dataclass(frozen=True, slots=True)
+class QueryExpansion:
+    """Tokens that make every short query as long as `length`, special tokens included.
+
+    Their vectors take part in MaxSim as if they were the query's own: a model that was trained so
+    puts into them what else the query may mean (Khattab and Zaharia, SIGIR 2020, section 3.2: query
+    augmentation). Unless they are `attended`, no token attends to them.
+    """
+
+    token_id: int
+    length: int
+    attended: bool = False
+
+    def expand(self, sequence: TokenSequence) -> TokenSequence:
+        """Fill a sequence up, if it is shorter."""
+        missing = self.length - len(sequence)
+        if missing <= 0:
+            return sequence
+        return TokenSequence(
+            np.pad(sequence.token_ids, (0, missing), constant_values=self.token_id),
+            np.pad(sequence.type_ids, (0, missing)),
+            attended=None if self.attended else len(sequence),
+        )
+
+
+class GivenQuery:
+    """A query whose vectors the caller has sent: like a lease on one that is encoded."""
+
+    is_first = True
+
+    def __init__(self, vectors: Vectors, executor: Executor | None) -> None:
+        self._vectors = vectors
+        self._executor = executor
+
+    async def value(self, _deadline: float | None = None) -> EncodedQuery:
+        """Make the query's matrix."""
+        matrix, _ = await in_thread(self._executor, QueryMatrix.of, self._vectors)
+        return EncodedQuery(matrix, 0, 0, 0, 0.0, 0.0, 0.0, shared=False)
+
+    def close(self) -> None:
+        """There is nothing to give up."""
+
+
 class QueryEncoder:
     """Encodes queries of at most `max_tokens`, special ones not counted."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts that it is put together from
         self,
         tokenizer: TextTokenizer,
         scheduler: Scheduler,
         to_matrix: Callable[[int, npt.NDArray[np.float32]], QueryMatrix],
         max_tokens: int,
         executor: Executor | None,
+        *,
+        expansion: QueryExpansion | None = None,
     ) -> None:
         self._tokenizer = tokenizer
         self._scheduler = scheduler
         self._to_matrix = to_matrix
         self._max_tokens = max_tokens
         self._executor = executor
+        self._expansion = expansion
         self._shared: Shared[EncodedQuery] = Shared()
 
     def lease(self, query: str, priority: int) -> Lease[EncodedQuery]:
@@ -77,6 +124,8 @@ class QueryEncoder:
         [encoded], tokenise_s = await in_thread(self._executor, self._tokenizer.encode, [query])
         kept = encoded.token_ids[: self._max_tokens]
         sequence = self._tokenizer.single.wrap(kept)
+        if self._expansion is not None:
+            sequence = self._expansion.expand(sequence)
         # Before documents of its own priority: they wait for this short sequence, and would
         # otherwise stand in the queue twice. Without a deadline, for those who share it differ in
         # theirs; it is dropped when the last of them has given up.

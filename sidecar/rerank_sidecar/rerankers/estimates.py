@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from typing import Protocol
 
-from rerank_sidecar.batching.tokenization import EncodedText
 from rerank_sidecar.batching.windows import WindowRules, plan_windows
 
 _CHARACTERS_PER_TOKEN = 4.0
 _FIRST_WEIGHT = 1_000
 _MOST_WEIGHT = 1_000_000
+
+
+class Encoded(Protocol):
+    """A text that was tokenised: `characters` of it became so many tokens as its length."""
+
+    @property
+    def characters(self) -> int:
+        """How many code points were tokenised."""
+        ...
+
+    def __len__(self) -> int: ...
 
 
 class TokenRatio:
@@ -25,7 +36,7 @@ class TokenRatio:
         self._characters = _CHARACTERS_PER_TOKEN * _FIRST_WEIGHT
         self._tokens_per_character = 1 / _CHARACTERS_PER_TOKEN
 
-    def learn(self, texts: Sequence[EncodedText]) -> None:
+    def learn(self, texts: Sequence[Encoded]) -> None:
         """Take texts into account that were tokenised."""
         characters = sum(text.characters for text in texts)
         tokens = sum(map(len, texts))

@@ -18,7 +18,12 @@ from rerank_sidecar.batching.tokenization import TextTokenizer
 from rerank_sidecar.batching.windows import WindowRules
 from rerank_sidecar.rerankers.base import IndexedDocuments, Outcome, RerankerInfo, ScoreOptions
 from rerank_sidecar.rerankers.documents import DocumentModel
-from rerank_sidecar.rerankers.encoded_query import EncodedQuery, QueryEncoder
+from rerank_sidecar.rerankers.encoded_query import (
+    EncodedQuery,
+    GivenQuery,
+    QueryEncoder,
+    QueryExpansion,
+)
 from rerank_sidecar.rerankers.flow import DocumentFlow, Outcomes
 from rerank_sidecar.rerankers.matrix_cache import TokenMatrixCache
 from rerank_sidecar.rerankers.maxsim import MaxSim
@@ -42,20 +47,27 @@ class LateInteractionConfig:
 
     Special tokens take part in MaxSim where the switches say so; a text that has no other tokens
     keeps them. With a `cosine_weight` of w the score is (maxsim + w * cosine) / (1 + w), where the
-    cosine is that of the mean token vectors, special tokens included.
+    cosine is that of the mean token vectors, special tokens included. `max_query_tokens` is how
+    much of a query is read, special tokens not counted, None being what the limits say. Of
+    documents, the vectors of `skipped_token_ids` take no part.
     """
 
     limits: WindowLimits
     keep_query_special_tokens: bool = True
     keep_document_special_tokens: bool = True
     cosine_weight: float = 0.0
+    max_query_tokens: int | None = None
+    expansion: QueryExpansion | None = None
+    skipped_token_ids: frozenset[int] = frozenset()
 
 
 class LateInteractionReranker:
     """Scores by MaxSim over the token vectors of one encoder, whose backend gives hidden states.
 
     `executor` runs what computes besides the encoder; None is the event loop's own. `cache` keeps
-    encoded documents; no bit of a score depends on what it holds.
+    encoded documents; no bit of a score depends on what it holds. `query_tokenizer` reads queries
+    where they are not read as documents are. Without a `cosine_weight` callers may send the vectors
+    of queries and documents: those that the encoder would give.
 
     Raises:
         ModelNotServable: the limits leave no room for a document.
@@ -70,6 +82,7 @@ class LateInteractionReranker:
         executor: Executor | None = None,
         *,
         cache: TokenMatrixCache | None = None,
+        query_tokenizer: TextTokenizer | None = None,
     ) -> None:
         config.limits.check(tokenizer.single)
         self._info = info
@@ -82,8 +95,16 @@ class LateInteractionReranker:
             config.keep_document_special_tokens,
             config.cosine_weight,
         )
+        self._query_tokenizer = query_tokenizer or tokenizer
+        self._max_query_tokens = config.max_query_tokens or config.limits.max_query_tokens
+        self._expansion = config.expansion
         self._queries = QueryEncoder(
-            tokenizer, scheduler, maxsim.encode_query, config.limits.max_query_tokens, executor
+            self._query_tokenizer,
+            scheduler,
+            maxsim.encode_query,
+            self._max_query_tokens,
+            executor,
+            expansion=config.expansion,
         )
         self._documents = DocumentModel(
             name=f"{info.version}\n{info.engine}\n{config}",
@@ -91,6 +112,7 @@ class LateInteractionReranker:
             maxsim=maxsim,
             capacity=config.limits.max_tokens - tokenizer.single.count,
             cache=cache,
+            skipped_token_ids=config.skipped_token_ids,
         )
 
     @property
@@ -108,20 +130,27 @@ class LateInteractionReranker:
     ) -> int:
         """Estimate how many tokens the forward passes of a request read, special ones included.
 
-        Documents whose matrices are kept in memory count a small share of their tokens.
+        Documents whose matrices are kept in memory, or were sent, count a small share of theirs.
         """
-        model, rules = self._documents, self._limits.rules(options, self._info)
-        query_tokens = min(model.ratio.tokens(query), self._limits.max_query_tokens)
-        document_tokens = model.estimate_tokens([document.text for document in documents], rules)
-        return query_tokens + model.tokenizer.single.count + document_tokens
+        rules = self._limits.rules(options, self._info)
+        document_tokens = self._documents.estimate_tokens(documents, rules)
+        if options.query_vectors is not None:
+            return document_tokens
+        return self._estimate_query_tokens(query) + document_tokens
+
+    def _estimate_query_tokens(self, query: str) -> int:
+        own = min(self._documents.ratio.tokens(query), self._max_query_tokens)
+        tokens = own + self._query_tokenizer.single.count
+        return tokens if self._expansion is None else max(tokens, self._expansion.length)
 
     def count_tokens(
         self, query: str, documents: Sequence[Document], options: ScoreOptions
     ) -> list[int]:
         """Count what is read for each document; the query is read once for all of them."""
         rules, model = self._limits.rules(options, self._info), self._documents
-        texts = [document.text for document in documents]
-        return token_counts(model.read(model.key_of(rules), rules, texts))
+        texts = [document.text for document in documents if document.vectors is None]
+        counts = iter(token_counts(model.read(model.key_of(rules), rules, texts)))
+        return [next(counts) if document.vectors is None else 0 for document in documents]
 
     def score(
         self, query: str, documents: AsyncIterator[IndexedDocuments], options: ScoreOptions
@@ -139,7 +168,11 @@ class LateInteractionReranker:
 
     def _read_query(self, query: str, options: ScoreOptions) -> _ReadQuery:
         rules = self._limits.rules(options, self._info)
-        lease = self._queries.lease(query, options.priority)
+        lease: Lease[EncodedQuery] | GivenQuery
+        if options.query_vectors is None:
+            lease = self._queries.lease(query, options.priority)
+        else:
+            lease = GivenQuery(options.query_vectors, self._executor)
         return _ReadQuery(lease, self._documents, rules, options, self._executor)
 
 
@@ -148,7 +181,7 @@ class _ReadQuery:
 
     def __init__(
         self,
-        lease: Lease[EncodedQuery],
+        lease: Lease[EncodedQuery] | GivenQuery,
         documents: DocumentModel,
         rules: WindowRules,
         options: ScoreOptions,
@@ -163,11 +196,14 @@ class _ReadQuery:
         self._is_counted = False
 
     async def recall(self, group: IndexedDocuments) -> tuple[Outcomes, IndexedDocuments]:
-        if self._documents.cache is None:
+        given = sum(document.vectors is not None for _, document in group)
+        if self._documents.cache is None and not given:
             return [], group
-        texts = [document.text for _, document in group]
         recalled, seconds = await in_thread(
-            self._executor, self._documents.recall, self._key_of, texts
+            self._executor,
+            self._documents.recall,
+            self._key_of,
+            [document for _, document in group],
         )
         self._options.meter.tokenise_s += seconds
         known = [
@@ -178,6 +214,7 @@ class _ReadQuery:
         unknown = [
             indexed for indexed, encoded in zip(group, recalled, strict=True) if encoded is None
         ]
+        self._options.meter.matrix_hits += len(known) - given
         return (await self._score(known) if known else []), unknown
 
     async def read(self, texts: Sequence[str]) -> list[DocumentReading | TooLong]:
@@ -200,7 +237,6 @@ class _ReadQuery:
         )
         meter = self._options.meter
         meter.infer_s += seconds
-        meter.matrix_hits += len(known)
         meter.pairs += sum(score.window_count for score in scores)
         return [(index, score) for (index, _), score in zip(known, scores, strict=True)]
 

@@ -47,6 +47,7 @@ _INFO = RerankerInfo(
     score_kind=ScoreKind.LEXICAL,
     engine="python",
     source="built in",
+    keep_scores=False,  # computed about as fast as they are found
 )
 
 

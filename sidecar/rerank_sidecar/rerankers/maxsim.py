@@ -19,6 +19,8 @@ _PRODUCTS_AT_ONCE = 4_000_000
 class MaxSim:
     """Turns hidden states [tokens, dimension] into matrices, and matrices into scores.
 
+    An encoder may give a single vector [dimension] for a text, which is a matrix of one row.
+
     Special tokens take part where the switches say so; a text that has no other tokens keeps
     them. With a `cosine_weight` of w the score is (maxsim + w * cosine) / (1 + w), where the
     cosine is that of the mean token vectors, special tokens included: the last row of a matrix.
@@ -53,6 +55,7 @@ class MaxSim:
         ]
 
     def _rows(self, hidden: Vectors, *, keep: bool) -> Vectors:
+        hidden = np.atleast_2d(hidden)
         before, after = (len(run) for run in self.special_tokens.runs)
         text = hidden[before : len(hidden) - after]
         kept = hidden if keep or len(text) == 0 else text

@@ -71,10 +71,42 @@ TOKENS_PER_SECOND = Gauge(
     "How fast the model reads when it is busy, as measured.",
     ["model"],
 )
+REMOTE_CALLS = Counter(
+    "rerank_sidecar_remote_calls",
+    "Calls to other servers, repeated ones included, by model and outcome.",
+    ["model", "outcome"],
+)
+REMOTE_CALL_SECONDS = Histogram(
+    "rerank_sidecar_remote_call_seconds",
+    "Time of one call to another server.",
+    ["model"],
+    buckets=_LATENCY_BUCKETS_S,
+)
 EVENT_LOOP_LAG_SECONDS = Histogram(
     "rerank_sidecar_event_loop_lag_seconds",
     "How late the event loop woke a task that slept, ten times a second.",
     buckets=_LATENCY_BUCKETS_S,
+)
+LISTWISE_WINDOWS = Counter(
+    "rerank_sidecar_listwise_windows",
+    "Windows of documents that a chat model was to put in order, by result.",
+    ["model", "result"],
+)
+FALLBACKS = Counter(
+    "rerank_sidecar_fallbacks",
+    "Times that a member of a fallback was passed over for the next, by member and reason.",
+    ["model", "member", "reason"],
+)
+SHADOW_REQUESTS = Counter(
+    "rerank_sidecar_shadow_requests",
+    "Requests chosen for the shadow, by result.",
+    ["model", "result"],
+)
+SHADOW_AGREEMENT = Histogram(
+    "rerank_sidecar_shadow_agreement",
+    "How alike model and shadow order the documents of a request, by measure.",
+    ["model", "measure"],
+    buckets=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1),
 )
 
 

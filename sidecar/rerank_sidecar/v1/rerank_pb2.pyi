@@ -55,13 +55,23 @@ SCORE_KIND_COSINE: ScoreKind
 SCORE_KIND_LEXICAL: ScoreKind
 SCORE_KIND_RANK: ScoreKind
 
+class Vectors(_message.Message):
+    __slots__ = ("dimension", "values")
+    DIMENSION_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    dimension: int
+    values: bytes
+    def __init__(self, dimension: _Optional[int] = ..., values: _Optional[bytes] = ...) -> None: ...
+
 class Document(_message.Message):
-    __slots__ = ("text", "id")
+    __slots__ = ("text", "id", "vectors")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
+    VECTORS_FIELD_NUMBER: _ClassVar[int]
     text: str
     id: str
-    def __init__(self, text: _Optional[str] = ..., id: _Optional[str] = ...) -> None: ...
+    vectors: Vectors
+    def __init__(self, text: _Optional[str] = ..., id: _Optional[str] = ..., vectors: _Optional[_Union[Vectors, _Mapping]] = ...) -> None: ...
 
 class Truncation(_message.Message):
     __slots__ = ("max_tokens_per_document", "side")
@@ -92,14 +102,16 @@ class RerankOptions(_message.Message):
     def __init__(self, model: _Optional[str] = ..., top_n: _Optional[int] = ..., return_documents: bool = ..., score_threshold: _Optional[float] = ..., truncation: _Optional[_Union[Truncation, _Mapping]] = ..., long_document_policy: _Optional[_Union[LongDocumentPolicy, str]] = ..., priority: _Optional[int] = ..., normalization: _Optional[_Union[Normalization, str]] = ...) -> None: ...
 
 class RerankRequest(_message.Message):
-    __slots__ = ("query", "documents", "options")
+    __slots__ = ("query", "documents", "options", "query_vectors")
     QUERY_FIELD_NUMBER: _ClassVar[int]
     DOCUMENTS_FIELD_NUMBER: _ClassVar[int]
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    QUERY_VECTORS_FIELD_NUMBER: _ClassVar[int]
     query: str
     documents: _containers.RepeatedCompositeFieldContainer[Document]
     options: RerankOptions
-    def __init__(self, query: _Optional[str] = ..., documents: _Optional[_Iterable[_Union[Document, _Mapping]]] = ..., options: _Optional[_Union[RerankOptions, _Mapping]] = ...) -> None: ...
+    query_vectors: Vectors
+    def __init__(self, query: _Optional[str] = ..., documents: _Optional[_Iterable[_Union[Document, _Mapping]]] = ..., options: _Optional[_Union[RerankOptions, _Mapping]] = ..., query_vectors: _Optional[_Union[Vectors, _Mapping]] = ...) -> None: ...
 
 class Window(_message.Message):
     __slots__ = ("start", "end")
@@ -152,14 +164,16 @@ class ModelReference(_message.Message):
     def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ...) -> None: ...
 
 class Usage(_message.Message):
-    __slots__ = ("tokens", "pairs", "cache_hits")
+    __slots__ = ("tokens", "pairs", "cache_hits", "remote_calls")
     TOKENS_FIELD_NUMBER: _ClassVar[int]
     PAIRS_FIELD_NUMBER: _ClassVar[int]
     CACHE_HITS_FIELD_NUMBER: _ClassVar[int]
+    REMOTE_CALLS_FIELD_NUMBER: _ClassVar[int]
     tokens: int
     pairs: int
     cache_hits: int
-    def __init__(self, tokens: _Optional[int] = ..., pairs: _Optional[int] = ..., cache_hits: _Optional[int] = ...) -> None: ...
+    remote_calls: int
+    def __init__(self, tokens: _Optional[int] = ..., pairs: _Optional[int] = ..., cache_hits: _Optional[int] = ..., remote_calls: _Optional[int] = ...) -> None: ...
 
 class Timing(_message.Message):
     __slots__ = ("queue_us", "tokenise_us", "infer_us", "total_us")
@@ -174,20 +188,22 @@ class Timing(_message.Message):
     def __init__(self, queue_us: _Optional[int] = ..., tokenise_us: _Optional[int] = ..., infer_us: _Optional[int] = ..., total_us: _Optional[int] = ...) -> None: ...
 
 class RerankSummary(_message.Message):
-    __slots__ = ("model", "score_kind", "normalization", "query_truncated", "usage", "timing")
+    __slots__ = ("model", "score_kind", "normalization", "query_truncated", "usage", "timing", "fallback_for")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     SCORE_KIND_FIELD_NUMBER: _ClassVar[int]
     NORMALIZATION_FIELD_NUMBER: _ClassVar[int]
     QUERY_TRUNCATED_FIELD_NUMBER: _ClassVar[int]
     USAGE_FIELD_NUMBER: _ClassVar[int]
     TIMING_FIELD_NUMBER: _ClassVar[int]
+    FALLBACK_FOR_FIELD_NUMBER: _ClassVar[int]
     model: ModelReference
     score_kind: ScoreKind
     normalization: Normalization
     query_truncated: bool
     usage: Usage
     timing: Timing
-    def __init__(self, model: _Optional[_Union[ModelReference, _Mapping]] = ..., score_kind: _Optional[_Union[ScoreKind, str]] = ..., normalization: _Optional[_Union[Normalization, str]] = ..., query_truncated: bool = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ...) -> None: ...
+    fallback_for: str
+    def __init__(self, model: _Optional[_Union[ModelReference, _Mapping]] = ..., score_kind: _Optional[_Union[ScoreKind, str]] = ..., normalization: _Optional[_Union[Normalization, str]] = ..., query_truncated: bool = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., fallback_for: _Optional[str] = ...) -> None: ...
 
 class RerankResponse(_message.Message):
     __slots__ = ("results", "summary")
@@ -198,12 +214,14 @@ class RerankResponse(_message.Message):
     def __init__(self, results: _Optional[_Iterable[_Union[RerankResult, _Mapping]]] = ..., summary: _Optional[_Union[RerankSummary, _Mapping]] = ...) -> None: ...
 
 class RerankStreamStart(_message.Message):
-    __slots__ = ("query", "options")
+    __slots__ = ("query", "options", "query_vectors")
     QUERY_FIELD_NUMBER: _ClassVar[int]
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    QUERY_VECTORS_FIELD_NUMBER: _ClassVar[int]
     query: str
     options: RerankOptions
-    def __init__(self, query: _Optional[str] = ..., options: _Optional[_Union[RerankOptions, _Mapping]] = ...) -> None: ...
+    query_vectors: Vectors
+    def __init__(self, query: _Optional[str] = ..., options: _Optional[_Union[RerankOptions, _Mapping]] = ..., query_vectors: _Optional[_Union[Vectors, _Mapping]] = ...) -> None: ...
 
 class RerankStreamDocuments(_message.Message):
     __slots__ = ("documents",)
@@ -240,7 +258,7 @@ class ListModelsRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("model", "family", "score_kind", "max_tokens", "comparable_across_requests", "is_default", "default_long_document_policy", "aliases", "is_loaded")
+    __slots__ = ("model", "family", "score_kind", "max_tokens", "comparable_across_requests", "is_default", "default_long_document_policy", "aliases", "is_loaded", "vector_dimension")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     FAMILY_FIELD_NUMBER: _ClassVar[int]
     SCORE_KIND_FIELD_NUMBER: _ClassVar[int]
@@ -250,6 +268,7 @@ class Model(_message.Message):
     DEFAULT_LONG_DOCUMENT_POLICY_FIELD_NUMBER: _ClassVar[int]
     ALIASES_FIELD_NUMBER: _ClassVar[int]
     IS_LOADED_FIELD_NUMBER: _ClassVar[int]
+    VECTOR_DIMENSION_FIELD_NUMBER: _ClassVar[int]
     model: ModelReference
     family: str
     score_kind: ScoreKind
@@ -259,7 +278,8 @@ class Model(_message.Message):
     default_long_document_policy: LongDocumentPolicy
     aliases: _containers.RepeatedScalarFieldContainer[str]
     is_loaded: bool
-    def __init__(self, model: _Optional[_Union[ModelReference, _Mapping]] = ..., family: _Optional[str] = ..., score_kind: _Optional[_Union[ScoreKind, str]] = ..., max_tokens: _Optional[int] = ..., comparable_across_requests: bool = ..., is_default: bool = ..., default_long_document_policy: _Optional[_Union[LongDocumentPolicy, str]] = ..., aliases: _Optional[_Iterable[str]] = ..., is_loaded: bool = ...) -> None: ...
+    vector_dimension: int
+    def __init__(self, model: _Optional[_Union[ModelReference, _Mapping]] = ..., family: _Optional[str] = ..., score_kind: _Optional[_Union[ScoreKind, str]] = ..., max_tokens: _Optional[int] = ..., comparable_across_requests: bool = ..., is_default: bool = ..., default_long_document_policy: _Optional[_Union[LongDocumentPolicy, str]] = ..., aliases: _Optional[_Iterable[str]] = ..., is_loaded: bool = ..., vector_dimension: _Optional[int] = ...) -> None: ...
 
 class ListModelsResponse(_message.Message):
     __slots__ = ("models",)

@@ -18,8 +18,8 @@ from rerank_adapters import (
     RerankCallError,
     RerankClient,
 )
-from rerank_adapters.base import AsyncClient, BlockingClient
 from rerank_adapters.errors import ERRORS
+from rerank_adapters.transport.base import AsyncClient, BlockingClient
 from rerank_sidecar.api.grpc_server import GrpcServer
 from rerank_sidecar.api.http_server import HttpServer
 from rerank_sidecar.engine.engine import Engine

@@ -22,7 +22,9 @@ class Scripted:
         self.began = asyncio.Event()
         self.ended = asyncio.Event()
         self.release = asyncio.Event()
-        self.info = RerankerInfo(name, "1", "toy", ScoreKind.MAXSIM, "python", "test", 512)
+        self.info = RerankerInfo(
+            *(name, "1", "toy", ScoreKind.MAXSIM, "python", "test", 512), keep_scores=False
+        )
 
     @property
     def tokens_per_s(self) -> float:

@@ -25,10 +25,10 @@ from rerank_adapters import (
     Unavailable,
     Usage,
 )
-from rerank_adapters.calls import Answer, Ask, Call, ListModels, Wait, advance
 from rerank_adapters.errors import ERRORS
-from rerank_adapters.policy import Policy
 from rerank_adapters.rerank import OnError
+from rerank_adapters.transport.calls import Answer, Ask, Call, ListModels, Wait, advance
+from rerank_adapters.transport.policy import Policy
 from tests.unit.adapters.every_client import error_of_reason as refusal
 
 TIMEOUT_S = 30.0

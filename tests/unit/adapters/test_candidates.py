@@ -9,6 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from rerank_adapters import (
+    Document,
     DocumentError,
     ReciprocalRank,
     Rerank,
@@ -27,8 +28,8 @@ from rerank_adapters.candidates import (
     rerank_candidates,
     rerank_candidates_async,
 )
-from rerank_adapters.merging import passed_through
 from rerank_adapters.rerank import Fuse, OnError
+from rerank_adapters.transport.merging import passed_through
 from rerank_sidecar.in_process import AsyncInProcessRerankClient, InProcessRerankClient
 from rerank_sidecar.settings import Settings
 from tests.unit.adapters.every_client import error_of_reason
@@ -48,12 +49,12 @@ class Scripted:
     def __init__(self, scores: list[float | None], *, lower_is_better: bool = False) -> None:
         self.scores = scores
         self.sign = 1 if lower_is_better else -1
-        self.asked: list[tuple[str, list[str], OnError | None, RerankOptions]] = []
+        self.asked: list[tuple[str, list[str | Document], OnError | None, RerankOptions]] = []
 
     def rerank(
         self,
         query: str,
-        documents: Iterable[str],
+        documents: Iterable[str | Document],
         *,
         on_error: OnError | None = None,
         **options: Unpack[RerankOptions],

@@ -12,8 +12,8 @@ import pytest
 import trustme
 
 from rerank_adapters import AsyncRerankClient, HttpRerankClient, RerankClient, Unreachable
-from rerank_adapters.base import BlockingClient
-from rerank_adapters.channel import Reach, Target
+from rerank_adapters.transport.base import BlockingClient
+from rerank_adapters.transport.channel import Reach, Target
 from tests.unit.adapters.every_client import in_thread, listening
 from tests.unit.api.certificates import PemFiles
 
@@ -130,6 +130,9 @@ async def test_addresses_that_differ_need_the_name(encrypted: Encrypted) -> None
     with pytest.raises(ValueError, match=r"^server_name: "):
         RerankClient(["10.0.0.1:1", "10.0.0.2:1"], tls=encrypted.trusted)
     RerankClient(["10.0.0.1:1", "10.0.0.2:1"])
+    differing = [encrypted.targets[0], encrypted.targets[1].replace("127.0.0.1", "localhost")]
+    named = RerankClient(differing, tls=encrypted.trusted, server_name="rerank.example")
+    assert await answer(named) == 1
 
 
 async def test_https_is_encrypted_and_its_certificate_checked(encrypted: Encrypted) -> None:

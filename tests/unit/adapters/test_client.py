@@ -26,7 +26,7 @@ from rerank_adapters import (
 )
 from rerank_adapters.candidates import AsyncSidecar
 from rerank_adapters.candidates import Sidecar as BlockingSidecar
-from rerank_adapters.wire import parse_response
+from rerank_adapters.transport.wire import parse_response
 from rerank_sidecar.in_process import AsyncInProcessRerankClient, InProcessRerankClient
 from rerank_sidecar.settings import Settings
 from rerank_sidecar.v1 import rerank_pb2 as pb
@@ -204,6 +204,13 @@ async def test_mistakes_are_found_before_anything_is_sent(
     with pytest.raises(kind_of_error) as caught:
         await ask("rerank", "red", documents, **options)
     assert "half of a pair: " not in str(caught.value)
+
+
+async def test_an_unknown_value_is_told_the_known_ones(ask: Ask) -> None:
+    with pytest.raises(ValueError, match=r"^normalization: .* none, unit, logit$"):
+        await ask("rerank", "red", DOCUMENTS, normalization="minmax")
+    with pytest.raises(TypeError, match="topn"):
+        await ask("rerank", "red", DOCUMENTS, topn=3)
 
 
 @pytest.mark.parametrize("query", [None, b"red", "half of a pair: \ud83d"])

@@ -27,7 +27,7 @@ from rerank_adapters.errors import (
     Unreachable,
     error_of_status,
 )
-from rerank_adapters.json_wire import read_error
+from rerank_adapters.transport.json_wire import read_error
 from rerank_sidecar.api.dialects.native import NativeDialect
 from rerank_sidecar.api.grpc_errors import OURS, status_of
 from rerank_sidecar.api.http_answer import json_response

@@ -1,5 +1,6 @@
 """What only the clients over HTTP have: connections that are kept, proxies, paths, forms."""
 
+import asyncio
 import http.server
 import json
 import socket
@@ -15,6 +16,7 @@ import pytest
 from rerank_adapters import (
     AsyncHttpRerankClient,
     BodyTooLarge,
+    Cancelled,
     DeadlineExceeded,
     HttpRerankClient,
     Overloaded,
@@ -23,13 +25,13 @@ from rerank_adapters import (
     ServerFault,
     Unreachable,
 )
-from rerank_adapters.json_wire import read_models, write_request
-from rerank_adapters.wire import parse_models
+from rerank_adapters.transport.json_wire import read_models, write_request
+from rerank_adapters.transport.wire import parse_models
 from rerank_sidecar.api.dialects.native import render_models
 from rerank_sidecar.api.grpc_messages import write_models
 from rerank_sidecar.api.http_answer import json_response
 from rerank_sidecar.types import ModelDescription, ModelReference
-from tests.unit.adapters.every_client import in_thread, listening
+from tests.unit.adapters.every_client import WAIT_S, failure, in_thread, listening
 
 ANSWER = {
     "results": [{"index": 0, "score": {"value": 1.0, "truncated": False, "window_count": 1}}],
@@ -218,10 +220,49 @@ def test_an_answer_that_stops_short_is_an_error() -> None:
 
     with (
         answering(short) as stub,
-        HttpRerankClient(stub.url, max_attempts=1) as client,
-        pytest.raises(RerankCallError),
+        HttpRerankClient(stub.url, max_attempts=2) as client,
+        pytest.raises(Unreachable),
     ):
         client.rerank("q", ["a"])
+    assert len(stub.paths) == 2
+
+
+async def test_a_call_that_waits_for_a_thread_ends_at_its_deadline() -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=256) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        async with AsyncHttpRerankClient(url, WAIT_S) as client:
+            calls = [asyncio.create_task(client.rerank("q", ["a"])) for _ in range(64)]
+            await asyncio.sleep(0)
+            with pytest.raises(DeadlineExceeded):
+                await client.rerank("q", ["a"], timeout_s=0.2)
+            assert not any(call.done() for call in calls)
+        assert {type(await failure(call)) for call in calls} == {Cancelled}
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_call_that_gets_no_answer_ends_when_the_client_is_closed(scheme: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        client = HttpRerankClient(f"{scheme}://127.0.0.1:{silent.getsockname()[1]}", WAIT_S)
+        ended: list[RerankCallError] = []
+
+        def call() -> None:
+            with pytest.raises(Cancelled) as caught:
+                client.rerank("q", ["a"])
+            ended.append(caught.value)
+
+        thread = threading.Thread(target=call)
+        thread.start()
+        with silent.accept()[0] as connection:
+            assert connection.recv(1)  # it has asked, or greeted as TLS does
+            client.close()
+            thread.join(WAIT_S / 2)
+    assert ended
+
+
+def test_a_time_that_no_clock_can_carry_is_cut() -> None:
+    with answering(right) as stub, HttpRerankClient(stub.url, 1e300) as client:
+        assert client.rerank("q", ["a"], timeout_s=1e12).results
+    assert int(stub.headers[0]["x-request-timeout-ms"]) <= 1_000_000_000
 
 
 def test_an_answer_that_does_not_end_is_cut_at_the_deadline() -> None:

@@ -71,6 +71,14 @@ async def test_the_callers_order_comes_back_flagged_and_counted(
     await close(client)
 
 
+@pytest.mark.parametrize("top_n", [0, -1])
+async def test_a_mistake_is_raised_though_nobody_answers(
+    kind: str, gone: Sidecar, top_n: int
+) -> None:
+    async with asking(kind, gone, max_attempts=1, on_error="passthrough") as ask:
+        assert type(await failure(ask("rerank", "q", ["a", "b"], top_n=top_n))) is InvalidField
+
+
 async def test_a_call_may_choose_for_itself(kind: str, gone: Sidecar) -> None:
     async with asking(kind, gone, max_attempts=1) as ask:
         assert type(await failure(ask("rerank", "q", ["a"]))) is Unreachable

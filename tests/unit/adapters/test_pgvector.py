@@ -99,6 +99,8 @@ def search(**changes: Any) -> Search:
         ({"limit": 0}, "limit"),
         ({"offset": -1}, "offset"),
         ({"columns": ["id", "id"]}, "columns"),
+        ({"columns": []}, "columns"),
+        ({"metric": "hamming", "vector": [0.5, 0.25]}, "vector: .* 0 or 1"),
         ({"columns": ["distance"]}, "columns"),
         ({"columns": [""]}, "must not be empty"),
         ({"table": "a\0b"}, "NUL"),
@@ -115,6 +117,8 @@ def test_searches_that_cannot_be_made(changes: dict[str, Any], message: str) -> 
     [
         {"columns": "id"},
         {"columns": [1]},
+        {"limit": 2.5},
+        {"offset": "1"},
         {"embedding": None},
         {"vector": 1.0},
         {"vector": (each for each in [1.0, 2.0])},
@@ -144,7 +148,7 @@ def test_every_value_is_a_parameter() -> None:
     assert where == (
         ' WHERE "embedding" IS NOT NULL AND "a" = $2 AND ("b" IS NULL OR "b" IN ($3, $4))'
         ' AND "c" > $5 AND "c" <= $6 AND "d" IS NULL AND (FALSE)'
-        " AND (f LIKE $7 AND g % 2 = $8)"
+        " AND (f LIKE $7 AND g % 2 = $8\n)"
     )
 
 

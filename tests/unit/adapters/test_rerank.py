@@ -23,6 +23,12 @@ from rerank_adapters.rerank import STORE_SCALES, render, store_score_to_unit
         ({"oversample": math.nan}, "oversample"),
         ({"on_error": "ignore"}, "on_error"),
         ({"fuse": "max"}, "fuse"),
+        ({"fuse": None}, "fuse"),
+        ({"fuse": 0.5}, "fuse"),
+        ({"fuse": WeightedSum}, "fuse"),
+        ({"prop": 3}, "prop"),
+        ({"prop": ["body", 3]}, "prop"),
+        ({"prop": ["body", ""]}, "prop"),
     ],
     ids=str,
 )
@@ -84,7 +90,7 @@ def field(row: Mapping[str, object], name: str) -> object:
         (["none", "year"], None),
         (lambda row: f"{row['title']} of {row['year']}", "A of 1999"),
     ],
-    ids=str,
+    ids=lambda each: getattr(each, "__name__", str(each)),
 )
 def test_what_is_read_of_a_row(prop: Any, text: str | None) -> None:
     row = {"title": "A", "body": "B", "year": 1999, "empty": ""}

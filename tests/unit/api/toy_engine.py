@@ -34,7 +34,8 @@ class Toy:
         self.released = asyncio.Event()
         self.abandoned = asyncio.Event()
         self.info = RerankerInfo(
-            name="toy", version="1", family="toy", score_kind=kind, engine="python", source="test"
+            *("toy", "1", "toy", kind, "python", "test"),
+            keep_scores=False,
         )
 
     @property

@@ -226,7 +226,7 @@ def test_a_reader_that_has_seen_enough_is_no_complaint(flag: str, unbuffered: st
     assert (ran.returncode, ran.stderr) == (1, "")
 
 
-@pytest.mark.parametrize(("flags", "name"), [([], "embedded"), (["--model", "words"], "lexical")])
+@pytest.mark.parametrize(("flags", "name"), [([], "small"), (["--model", "words"], "words")])
 def test_of_several_models_the_default_ranks(tmp_path: Path, flags: list[str], name: str) -> None:
     config = tmp_path / "sidecar.toml"
     config.write_text(

@@ -92,6 +92,8 @@ def _other_value(name: str, default: object) -> str:
         "unknown_model": "error",
         "normalization": "unit",
         "pinned_paths": "/rerank=tei",
+        "family_options": "window=20",
+        "device": "cpu",
         "engine": "openvino-float32",
         "long_document_policy": "truncate",
         "log_level": "debug",

@@ -7,7 +7,13 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
 from rerank_sidecar.engine.instance import LoadedModel
 from rerank_sidecar.model_settings import ModelTable
-from rerank_sidecar.rerankers.base import IndexedDocuments, Outcome, RerankerInfo, ScoreOptions
+from rerank_sidecar.rerankers.base import (
+    IndexedDocuments,
+    Outcome,
+    Reranker,
+    RerankerInfo,
+    ScoreOptions,
+)
 from rerank_sidecar.score_kinds import ScoreKind
 from rerank_sidecar.settings import Settings
 from rerank_sidecar.types import Document, Score
@@ -36,6 +42,7 @@ class ShelfModel:
             source="shelf",
             max_tokens=512,
             comparable_across_requests=comparable,
+            keep_scores=False,
         )
 
     @property
@@ -65,7 +72,8 @@ class Shelf:
     """Loads toys by the source of their table; `models` has all that it ever made, by name.
 
     No load is done while `gate` is not set. A source in `faults` raises what it maps to; one that
-    begins with "listwise" has scores that cannot be compared across requests.
+    begins with "listwise" has scores that cannot be compared across requests. `members` has those
+    that a combination was last loaded with.
     """
 
     def __init__(self) -> None:
@@ -76,10 +84,14 @@ class Shelf:
         self.begun: Counter[str] = Counter()
         self.models: dict[str, list[ShelfModel]] = {}
         self.settings: list[Settings] = []
+        self.members: dict[str, list[str]] = {}
 
-    async def load(self, table: ModelTable, settings: Settings) -> LoadedModel:
+    async def load(
+        self, table: ModelTable, settings: Settings, members: Sequence[Reranker] = ()
+    ) -> LoadedModel:
         self.begun[table.name] += 1
         self.settings.append(settings)
+        self.members[table.name] = [f"{each.info.name} {each.info.version}" for each in members]
         await asyncio.sleep(0)
         await self.gate.wait()
         if settings.model in self.faults:

@@ -61,6 +61,7 @@ class Toy:
             engine="python",
             source="test",
             scripts=scripts,
+            keep_scores=False,
         )
 
     @property

@@ -128,10 +128,10 @@ async def test_scores_for_a_cut_query_are_not_kept() -> None:
     ("model", "settings"),
     [
         (Model(comparable=False), {}),
-        (Model(tokens_per_s=math.inf), {}),
+        (Model(keep_scores=False), {}),
         (Model(), {"score_cache_bytes": 0}),
     ],
-    ids=["scores that depend on their neighbours", "no model", "off"],
+    ids=["scores that depend on their neighbours", "scores that cost nothing", "off"],
 )
 async def test_some_scores_are_never_kept(model: Model, settings: dict[str, object]) -> None:
     engine = engine_over(model, **settings)

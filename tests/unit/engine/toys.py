@@ -25,9 +25,17 @@ class Model:
     `calls` and `texts` tell what it was asked.
     """
 
-    def __init__(self, *, comparable: bool = True, tokens_per_s: float = 1000.0) -> None:
+    def __init__(
+        self,
+        *,
+        comparable: bool = True,
+        keep_scores: bool = True,
+        tokens_per_s: float = 1000.0,
+    ) -> None:
         self.info = RerankerInfo(
-            "model", "1", "toy", ScoreKind.MAXSIM, "python", "test", None, comparable
+            *("model", "1", "toy", ScoreKind.MAXSIM, "python", "test"),
+            comparable_across_requests=comparable,
+            keep_scores=keep_scores,
         )
         self.tokens_per_s = tokens_per_s
         self.calls: list[ScoreOptions] = []

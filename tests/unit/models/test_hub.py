@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rerank_sidecar.errors import InvalidSetting, ModelUnavailable
-from rerank_sidecar.models.resolve import pull_model
+from rerank_sidecar.loading.pull import pull_model
 from rerank_sidecar.settings import read_settings
 from tests.unit.models.fake_hub import FakeHub, Repositories, running
 
@@ -148,5 +148,5 @@ def test_what_cannot_be_a_model_is_refused(model: str) -> None:
 
 @pytest.mark.parametrize("model", ["embedded", "lexical"])
 def test_built_in_models_are_not_pulled(model: str) -> None:
-    with pytest.raises(InvalidSetting, match="built in"):
+    with pytest.raises(InvalidSetting, match="has no files to pull"):
         pull(model=model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from enum import StrEnum
 from typing import Any, ClassVar, TypeVar
 
@@ -14,6 +15,7 @@ from rerank_sidecar.api.dialects.native_messages import (
     POLICIES,
     SIDES,
     NativeAnswer,
+    NativeAnswerDocument,
     NativeDocument,
     NativeDocumentError,
     NativeError,
@@ -25,6 +27,7 @@ from rerank_sidecar.api.dialects.native_messages import (
     NativeResult,
     NativeTruncation,
 )
+from rerank_sidecar.api.vectors import read_rows
 from rerank_sidecar.errors import (
     InvalidField,
     MalformedBody,
@@ -65,8 +68,12 @@ class NativeDialect(Dialect[NativeRequest]):
 
     def parse(self, message: NativeRequest) -> RerankRequest:
         """Take the message field by field."""
-        documents = tuple(_document(each) for each in message.documents)
-        return RerankRequest(message.query, documents, _options(message.options or NativeOptions()))
+        documents = tuple(_document(*each) for each in enumerate(message.documents))
+        options = _options(message.options or NativeOptions())
+        if message.query_vectors is not None:
+            vectors = read_rows(message.query_vectors, "query_vectors")
+            options = replace(options, query_vectors=vectors)
+        return RerankRequest(message.query, documents, options)
 
     def render(self, message: NativeRequest, result: RerankResult) -> NativeAnswer:
         """Give the result as it is, best first."""
@@ -88,8 +95,13 @@ def render_models(models: list[ModelDescription]) -> NativeModels:
     )
 
 
-def _document(given: str | NativeDocument) -> Document:
-    return Document(given) if isinstance(given, str) else Document(given.text, given.id)
+def _document(index: int, given: str | NativeDocument) -> Document:
+    if isinstance(given, str):
+        return Document(given)
+    if given.vectors is None:
+        return Document(given.text, given.id)
+    vectors = read_rows(given.vectors, f"documents[{index}].vectors")
+    return Document(given.text, given.id, vectors)
 
 
 def _options(given: NativeOptions) -> RerankOptions:
@@ -122,10 +134,14 @@ def _result(ranked: RankedDocument) -> NativeResult:
     return NativeResult(
         index=ranked.index,
         id=UNSET if ranked.id is None else ranked.id,
-        document=ranked.document or UNSET,
+        document=UNSET if ranked.document is None else _answer_document(ranked.document),
         score=ranked.score or UNSET,
         error=UNSET if ranked.error is None else _document_error(ranked.error),
     )
+
+
+def _answer_document(document: Document) -> NativeAnswerDocument:
+    return NativeAnswerDocument(document.text, document.id)
 
 
 def _document_error(error: RerankError) -> NativeDocumentError:

@@ -10,7 +10,6 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from rerank_sidecar.score_kinds import ScoreKind
 from rerank_sidecar.types import (
-    Document,
     LongDocumentPolicy,
     ModelReference,
     Normalization,
@@ -92,6 +91,13 @@ class NativeDocument(Struct, frozen=True, forbid_unknown_fields=True):
 
     text: str
     id: str | None = None
+    vectors: Annotated[
+        list[list[float]] | None,
+        Meta(
+            description="Stand for the text, which is then not read: one for each token, or one in "
+            "all. For models with a `vector_dimension`."
+        ),
+    ] = None
 
 
 class NativeRequest(Struct, frozen=True, forbid_unknown_fields=True):
@@ -102,6 +108,10 @@ class NativeRequest(Struct, frozen=True, forbid_unknown_fields=True):
         list[str | NativeDocument], Meta(description="The candidates, in the caller's order.")
     ]
     options: NativeOptions | None = None
+    query_vectors: Annotated[
+        list[list[float]] | None,
+        Meta(description="Stand for the query, which is then not read."),
+    ] = None
 
 
 class NativeDocumentError(Struct, frozen=True):
@@ -111,12 +121,19 @@ class NativeDocumentError(Struct, frozen=True):
     message: str
 
 
+class NativeAnswerDocument(Struct, frozen=True):
+    """A candidate as it was sent, without its vectors."""
+
+    text: str
+    id: str | None
+
+
 class NativeResult(Struct, frozen=True):
     """What became of one document: a score, or its own error."""
 
     index: int
     id: str | UnsetType = UNSET
-    document: Document | UnsetType = UNSET
+    document: NativeAnswerDocument | UnsetType = UNSET
     score: Score | UnsetType = UNSET
     error: NativeDocumentError | UnsetType = UNSET
 
@@ -155,6 +172,7 @@ class NativeModel(Struct, frozen=True):
     default_long_document_policy: LongDocumentPolicy | None
     aliases: tuple[str, ...]
     is_loaded: bool
+    vector_dimension: int | None
 
 
 class NativeModels(Struct, frozen=True):

@@ -148,7 +148,6 @@ def test_the_json_of_a_proto_request_is_a_native_request() -> None:
         (RerankSummary, pb.RerankSummary),
         (Score, pb.Score),
         (Window, pb.Window),
-        (Document, pb.Document),
     ],
 )
 def test_field_names_are_those_of_the_proto(ours: type, proto: Any) -> None:
@@ -241,6 +240,7 @@ async def test_models_are_listed() -> None:
                 "default_long_document_policy": "truncate",
                 "aliases": [],
                 "is_loaded": True,
+                "vector_dimension": None,
             }
         ]
     }

@@ -168,7 +168,8 @@ def test_every_error_has_a_status_of_its_kind(form: Form) -> None:
         if issubclass(kind, RequestError):
             assert 400 <= status_of(form, kind) < 500
         if issubclass(kind, ServerFault):
-            assert status_of(form, kind) in {500, 424 if form.path == "/tei/rerank" else 500}
+            status = ERROR_TABLE[kind].http_status
+            assert status_of(form, kind) in {status, 424 if form.path == "/tei/rerank" else status}
 
 
 def status_of(form: Form, kind: type[RerankError]) -> int:

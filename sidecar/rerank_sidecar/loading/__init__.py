@@ -1,0 +1,1 @@
+"""From what `--model` says to a reranker that is ready: one file for each family."""

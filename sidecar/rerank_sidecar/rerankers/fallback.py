@@ -1,0 +1,225 @@
+"""A fallback: the first model that can answers, in the order in which they are named.
+
+No answer mixes the scores of two models: what a member said before it failed is thrown away. The
+meter's `answered_by` tells that another than the first member answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from dataclasses import dataclass, replace
+
+from rerank_sidecar.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    Overloaded,
+    RequestError,
+    RerankError,
+    ServerFault,
+    Unavailable,
+    as_rerank_error,
+    error_row,
+)
+from rerank_sidecar.rerankers.base import (
+    IndexedDocuments,
+    Outcome,
+    Reranker,
+    RerankerInfo,
+    ScoreOptions,
+)
+from rerank_sidecar.rerankers.deadlines import before
+from rerank_sidecar.rerankers.members import Answer, ask, gathered
+from rerank_sidecar.rerankers.scripts import reads_query
+from rerank_sidecar.rerankers.stickiness import Stickiness
+from rerank_sidecar.telemetry import metrics
+from rerank_sidecar.telemetry.crashes import log_crash
+from rerank_sidecar.types import Document
+
+_LOG = logging.getLogger(__name__)
+
+_LONGEST_REST_S = 60.0
+"""However long a member asks to be left alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class FallbackConfig:
+    """How long each member but the last may take, and for how long a failure is remembered.
+
+    For `sticky_s` after it was turned to another member, a query stays with that one, so that the
+    chunks of one search agree. For `rest_s` a member that failed is not asked; the last always is.
+    """
+
+    timeout_s: float = 10.0
+    sticky_s: float = 5.0
+    rest_s: float = 5.0
+
+
+class FallbackReranker:
+    """Scores by the first member that can, whose scores are all of the answer.
+
+    `info` is that of the first member, but for the name and what it is made of.
+    """
+
+    def __init__(
+        self, info: RerankerInfo, members: Sequence[Reranker], config: FallbackConfig
+    ) -> None:
+        self._info = info
+        self._members = members
+        self._config = config
+        self._memory = Stickiness(config.sticky_s, config.rest_s)
+
+    @property
+    def info(self) -> RerankerInfo:
+        """Describe the reranker."""
+        return self._info
+
+    @property
+    def tokens_per_s(self) -> float:
+        """How fast the fastest member reads that is well: what it cannot do in time, none can."""
+        return self._fastest().tokens_per_s
+
+    def estimate_tokens(
+        self, query: str, documents: Sequence[Document], options: ScoreOptions
+    ) -> int:
+        """Estimate what the fastest member reads that is well."""
+        return self._fastest().estimate_tokens(query, documents, options)
+
+    async def score(
+        self, query: str, documents: AsyncIterator[IndexedDocuments], options: ScoreOptions
+    ) -> AsyncGenerator[tuple[int, Outcome], None]:
+        """Score documents by one member and yield the outcomes, once it has given them all.
+
+        Raises:
+            RerankError: what the last member raised, or what is the caller's own fault.
+        """
+        given = await gathered(documents)
+        answer = await self._answer(query, given, options)
+        for outcome in answer.outcomes.items():
+            yield outcome
+
+    async def _answer(
+        self, query: str, documents: IndexedDocuments, options: ScoreOptions
+    ) -> Answer:
+        *others, last = self._able(query)
+        for place in others:
+            if place < self._memory.first_of(query):
+                self._count(place, "STICKY")
+                continue
+            left_s = await self._left_s(place, last, query, documents, options)
+            answer = await self._try(place, left_s, query, documents, options)
+            if answer is None:
+                self._memory.turn(query, place + 1)
+            elif place < self._memory.first_of(query):
+                # Another part of the search was turned away from this member meanwhile, and its
+                # scores are not to meet these.
+                self._count(place, "STICKY")
+            else:
+                return self._flagged(answer, options)
+        return self._flagged(await ask(self._members[last], query, documents, options), options)
+
+    async def _left_s(
+        self,
+        place: int,
+        last: int,
+        query: str,
+        documents: IndexedDocuments,
+        options: ScoreOptions,
+    ) -> float:
+        """Give how long a member may take; 0 if it needs longer than that.
+
+        The last member keeps the time that it needs, but for half of all: else a slow one would
+        leave the first nothing.
+        """
+        left_s = self._config.timeout_s
+        if options.deadline is not None:
+            all_s = options.deadline - time.monotonic()
+            last_s = await _seconds(self._members[last], query, documents, options)
+            left_s = min(left_s, max(all_s - last_s, all_s / 2) if last_s < all_s else all_s)
+        needed_s = await _seconds(self._members[place], query, documents, options)
+        return left_s if needed_s < left_s else 0.0
+
+    async def _try(
+        self,
+        place: int,
+        left_s: float,
+        query: str,
+        documents: IndexedDocuments,
+        options: ScoreOptions,
+    ) -> Answer | None:
+        """Ask a member; None if the next one has to be asked."""
+        if left_s <= 0 or not self._memory.may_try(place):
+            self._count(place, "TOO_SLOW" if left_s <= 0 else "RESTING")
+            return None
+        deadline = time.monotonic() + left_s
+        how = replace(options, deadline=deadline)
+        try:
+            async with before(deadline):
+                answer = await ask(self._members[place], query, documents, how)
+            _check(answer)
+        except (RequestError, Cancelled):
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next member can answer
+            self._failed(place, error, left_s)
+            return None
+        self._memory.answered(place)
+        return answer
+
+    def _failed(self, place: int, error: Exception, had_s: float) -> None:
+        shown, name = as_rerank_error(error), self._members[place].info.name
+        if shown is not error:
+            log_crash(_LOG, f"{name}, a member of {self._info.name},", error)
+        reason = error_row(shown).reason
+        self._count(place, reason)
+        _LOG.warning("%s: %s failed (%s), and the next one answers", self._info.name, name, reason)
+        if isinstance(shown, DeadlineExceeded) and had_s < self._config.timeout_s / 2:
+            return  # it was given so little time that others may fare better
+        self._memory.failed(place, self._rest_s(shown))
+
+    def _rest_s(self, error: RerankError) -> float:
+        usual_s = self._config.rest_s
+        if isinstance(error, Overloaded):
+            return min(usual_s, error.retry_after_s)  # it may have meant this request alone
+        asked_s = error.retry_after_s if isinstance(error, Unavailable) else 0.0
+        return max(usual_s, min(_LONGEST_REST_S, asked_s))
+
+    def _able(self, query: str) -> list[int]:
+        """Give the members that read the script of a query; all, if none does."""
+        members = enumerate(self._members)
+        able = [place for place, each in members if reads_query(query, each.info.scripts)]
+        return able or list(range(len(self._members)))
+
+    def _flagged(self, answer: Answer, options: ScoreOptions) -> Answer:
+        if answer.info != self._members[0].info:
+            options.meter.answered_by = answer.info
+        return answer
+
+    def _fastest(self) -> Reranker:
+        *others, last = self._members
+        well = [each for place, each in enumerate(others) if not self._memory.rests(place)]
+        return max((*well, last), key=lambda member: member.tokens_per_s)
+
+    def _count(self, place: int, reason: str) -> None:
+        member = self._members[place].info.name
+        metrics.FALLBACKS.labels(model=self._info.name, member=member, reason=reason).inc()
+
+
+async def _seconds(
+    member: Reranker, query: str, documents: IndexedDocuments, options: ScoreOptions
+) -> float:
+    """Estimate how long a member computes; 0 if that is not done here."""
+    rate = member.tokens_per_s
+    if math.isinf(rate):
+        return 0.0
+    texts = [document for _, document in documents]
+    return await asyncio.to_thread(member.estimate_tokens, query, texts, options) / rate
+
+
+def _check(answer: Answer) -> None:
+    """Raise what keeps a member from scoring anything, such as a backend that fails each time."""
+    faults = [each for each in answer.outcomes.values() if isinstance(each, ServerFault)]
+    if faults and not answer.scores():
+        raise faults[0]

@@ -1,0 +1,35 @@
+"""llama.cpp's server, started with `--reranking`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from rerank_sidecar.rerankers.remote.answers import indexed, rows
+from rerank_sidecar.rerankers.remote.base import Question
+from rerank_sidecar.rerankers.remote.http import HttpWire
+from rerank_sidecar.score_kinds import ScoreKind
+
+
+class LlamaCppWire(HttpWire):
+    """`POST /v1/rerank`; logits, but for models with two classes, whose scores are probabilities.
+
+    A pair longer than its physical batch (`-ub`, 512 tokens) fails the whole call.
+    """
+
+    default_path = "/v1/rerank"
+    usual_kind = ScoreKind.RAW_LOGIT
+    max_documents = 64
+
+    def body(self, question: Question) -> dict[str, Any]:
+        """Write a question."""
+        body = {
+            "query": question.query,
+            "documents": list(question.texts),
+            "top_n": len(question.texts),
+        }
+        return {**body, "model": self.target.model} if self.target.model else body
+
+    def scores(self, answer: object) -> Iterable[tuple[object, object]]:
+        """Find index and score of each result."""
+        return indexed(rows(answer, "results"), "relevance_score")

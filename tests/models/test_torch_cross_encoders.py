@@ -1,0 +1,218 @@
+"""torch scores as sentence-transformers scores: same weights, same pairs, within 1e-5."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+from rerank_sidecar.backends.base import TokenSequence
+from rerank_sidecar.backends.torch import TorchBackend, torch_backend
+from rerank_sidecar.batching.tokenization import TextTokenizer
+from rerank_sidecar.errors import ModelNotServable
+from rerank_sidecar.models.torch_checkpoint import Output, load_torch_model
+from rerank_sidecar.models.torch_device import CPU, TorchDtype, TorchEngine
+from tests.models.tiny_models import MAX_TOKENS, WORDS, edit_json, save_tiny_model
+
+IDENTITY = "torch.nn.modules.linear.Identity"
+QUERY = "where is the castle"
+DOCUMENTS = (
+    "the castle is in the valley of the river",
+    "stone",
+    "how many people live in the city",
+    *(" ".join(WORDS[first : first + 1 + first % 5]) for first in range(len(WORDS))),
+)
+PADDED = {"deberta-v2"}
+ARCHITECTURES = ("bert", "electra", "roberta", "xlm-roberta", "modernbert", "deberta-v2")
+
+
+def backend_of(
+    folder: Path,
+    dtype: TorchDtype = TorchDtype.FLOAT32,
+    device: str = CPU,
+    output: Output = "logits",
+) -> TorchBackend:
+    engine = TorchEngine((device,), dtype, "the test")
+    return torch_backend(load_torch_model(folder, output=output), engine)
+
+
+def pairs_of(folder: Path) -> list[TokenSequence]:
+    tokenizer = TextTokenizer.from_file(folder / "tokenizer.json")
+    query, *documents = tokenizer.encode([QUERY, *DOCUMENTS])
+    pairs = [tokenizer.pair.wrap(query.token_ids, each.token_ids) for each in documents]
+    assert max(map(len, pairs)) <= MAX_TOKENS, "sentence-transformers would cut it"
+    return pairs
+
+
+def scores_of(backend: TorchBackend, pairs: Sequence[TokenSequence]) -> npt.NDArray[np.float32]:
+    rows = backend.run(pairs)
+    assert all(row.shape == (1,) and row.dtype == np.float32 for row in rows)
+    return np.concatenate(rows)
+
+
+def expected_scores(folder: Path) -> npt.NDArray[np.float32]:
+    from sentence_transformers import CrossEncoder
+
+    model = CrossEncoder(str(folder), device=CPU, local_files_only=True)
+    pairs = [(QUERY, document) for document in DOCUMENTS]
+    scores: npt.NDArray[np.float32] = model.predict(pairs, show_progress_bar=False)
+    return scores
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_scores_equal_sentence_transformers(tmp_path: Path, architecture: str) -> None:
+    folder = save_tiny_model(tmp_path / "model", architecture, activation=IDENTITY)
+    backend, expected = backend_of(folder), expected_scores(folder)
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(
+        scores_of(backend, pairs_of(folder)) / scale, expected / scale, atol=1e-5, rtol=0
+    )
+    assert np.ptp(expected) > 0.01, "all pairs score alike: the comparison would prove nothing"
+    assert backend.info.is_padded is (architecture in PADDED)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_row_does_not_depend_on_its_neighbours(tmp_path: Path, architecture: str) -> None:
+    folder = save_tiny_model(tmp_path / "model", architecture, activation=IDENTITY)
+    backend, pairs = backend_of(folder), pairs_of(folder)
+    alone = np.concatenate([scores_of(backend, [pair]) for pair in pairs])
+    np.testing.assert_allclose(scores_of(backend, pairs), alone, atol=1e-5, rtol=1e-5)
+
+
+def test_a_classifier_that_reads_all_tokens_is_run_padded(tmp_path: Path) -> None:
+    folder = save_tiny_model(tmp_path / "model", "modernbert", activation=IDENTITY)
+    edit_json(folder / "config.json", classifier_pooling="mean")
+    backend = backend_of(folder)
+    assert backend.info.is_padded
+    np.testing.assert_allclose(
+        scores_of(backend, pairs_of(folder)), expected_scores(folder), atol=1e-5, rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("architecture", ["bert", "xlm-roberta", "modernbert"])
+def test_bfloat16_stays_close_and_its_scores_are_finer_than_it(
+    tmp_path: Path, architecture: str
+) -> None:
+    folder = save_tiny_model(tmp_path / "model", architecture, activation=IDENTITY)
+    backend, expected = backend_of(folder, TorchDtype.BF16), expected_scores(folder)
+    scores = scores_of(backend, pairs_of(folder))
+    assert np.corrcoef(scores, expected)[0, 1] > 0.9
+    rounded = torch.from_numpy(scores).to(torch.bfloat16).float().numpy()
+    assert (scores != rounded).any(), "the head rounds scores to bfloat16"
+    assert backend.info.precision == "bf16"
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_hidden_states_equal_those_of_transformers(tmp_path: Path, architecture: str) -> None:
+    from transformers import AutoModel
+
+    folder = save_tiny_model(tmp_path / "model", architecture)
+    backend, pairs = backend_of(folder, output="hidden_states"), pairs_of(folder)[:6]
+    model = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
+    for pair, states in zip(pairs, backend.run(pairs), strict=True):
+        inputs = {"input_ids": torch.from_numpy(pair.token_ids)[None]}
+        if architecture in {"bert", "electra"}:
+            inputs["token_type_ids"] = torch.from_numpy(pair.type_ids)[None]
+        with torch.inference_mode():
+            expected = model(**inputs).last_hidden_state[0].numpy()
+        assert states.shape == (len(pair), 64)
+        np.testing.assert_allclose(states, expected, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("architecture", ["bert", "modernbert", "deberta-v2"])
+def test_tokens_that_are_not_attended_to_attend_to_the_others(
+    tmp_path: Path, architecture: str
+) -> None:
+    from transformers import AutoModel
+
+    folder = save_tiny_model(tmp_path / "model", architecture)
+    backend, pairs = backend_of(folder, output="hidden_states"), pairs_of(folder)[:5]
+    wanted = np.array([0, 3])
+    batch = [
+        TokenSequence(pair.token_ids, pair.type_ids * 0, attended=len(pair) - 4, wanted=wanted)
+        for pair in pairs
+    ]
+    batch[2] = TokenSequence(pairs[2].token_ids, pairs[2].type_ids * 0)
+    model = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
+    for sequence, states in zip(batch, backend.run(batch), strict=True):
+        mask = torch.zeros(1, len(sequence), dtype=torch.int64)
+        mask[0, : sequence.attended_tokens] = 1
+        ids = torch.from_numpy(sequence.token_ids)[None]
+        with torch.inference_mode():
+            expected = model(ids, attention_mask=mask).last_hidden_state[0].numpy()
+        np.testing.assert_allclose(states, sequence.states(expected), atol=2e-5, rtol=1e-4)
+
+
+def test_a_model_of_several_modules_is_run_as_sentence_transformers_runs_it(
+    tmp_path: Path,
+) -> None:
+    from sentence_transformers import CrossEncoder
+    from sentence_transformers.base.modules import Dense, Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    plain = save_tiny_model(tmp_path / "plain", "bert")
+    transformer = Transformer(str(plain))
+    pooling = Pooling(transformer.get_embedding_dimension(), "mean")
+    torch.manual_seed(3)
+    dense = Dense(64, 1, module_output_name="scores")
+    folder = tmp_path / "modular"
+    CrossEncoder(modules=[transformer, pooling, dense], device=CPU).save_pretrained(str(folder))
+    pairs = pairs_of(plain)
+    from torch.nn import Identity
+
+    model = CrossEncoder(str(folder), device=CPU, activation_fn=Identity())
+    expected = model.predict([(QUERY, document) for document in DOCUMENTS])
+    scores = scores_of(backend_of(folder), pairs)
+    np.testing.assert_allclose(scores, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_model_with_two_labels_is_refused(tmp_path: Path) -> None:
+    folder = save_tiny_model(tmp_path / "model", "bert", labels=2)
+    with pytest.raises(ModelNotServable, match="2 labels"):
+        backend_of(folder)
+
+
+def test_a_head_without_weights_is_refused(tmp_path: Path) -> None:
+    from transformers import AutoModel
+
+    folder = save_tiny_model(tmp_path / "model", "bert")
+    AutoModel.from_pretrained(folder).save_pretrained(tmp_path / "headless")
+    edit_json(tmp_path / "headless" / "config.json", id2label={"0": "LABEL_0"})
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / "headless" / name).write_bytes((folder / name).read_bytes())
+    with pytest.raises(ModelNotServable, match="classifier"):
+        backend_of(tmp_path / "headless")
+
+
+def test_an_empty_folder_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ModelNotServable, match="cannot load"):
+        backend_of(tmp_path)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+class TestOnGpu:
+    @pytest.mark.parametrize("architecture", ARCHITECTURES)
+    @pytest.mark.parametrize("dtype", list(TorchDtype))
+    def test_scores_stay_close(self, tmp_path: Path, architecture: str, dtype: TorchDtype) -> None:
+        folder = save_tiny_model(tmp_path / "model", architecture, activation=IDENTITY)
+        backend, expected = backend_of(folder, dtype, "cuda:0"), expected_scores(folder)
+        scores = scores_of(backend, pairs_of(folder))
+        if dtype is TorchDtype.FLOAT32:
+            np.testing.assert_allclose(scores, expected, atol=1e-3, rtol=1e-3)
+        assert np.corrcoef(scores, expected)[0, 1] > 0.9
+        assert backend.info.is_padded is (architecture in PADDED or dtype is TorchDtype.FLOAT32)
+
+    def test_many_batches_one_after_the_other_do_not_mix(self, tmp_path: Path) -> None:
+        folder = save_tiny_model(tmp_path / "model", "bert", activation=IDENTITY)
+        backend, pairs = backend_of(folder, TorchDtype.BF16, "cuda:0"), pairs_of(folder)
+        alone = np.concatenate([scores_of(backend, [pair]) for pair in pairs])
+        for size in (2, 7, 13, 40):
+            for first in range(0, len(pairs) - size, 3):
+                part = slice(first, first + size)
+                np.testing.assert_allclose(
+                    scores_of(backend, pairs[part]), alone[part], atol=0.1, rtol=0.05
+                )
