@@ -7,7 +7,7 @@
 #   docker build --build-arg EXTRAS=server,disk-cache,convert -t rerank-sidecar:convert .
 FROM python:3.11-slim AS build
 ARG ACCELERATOR=cpu
-ARG EXTRAS=server,disk-cache
+ARG EXTRAS=server,disk-cache,remote
 WORKDIR /source
 COPY pyproject.toml README.md LICENSE ./
 COPY sidecar sidecar

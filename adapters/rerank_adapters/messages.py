@@ -18,7 +18,7 @@ class Document:
 
     Raises:
         TypeError: `vectors` are no numbers.
-        ValueError: there is no vector, or they differ in length.
+        ValueError: there is no vector, they differ in length, or a number is too large.
     """
 
     text: str

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import struct
 import sys
-from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import Any, Protocol, TypeAlias
 
 _NUMBER_BYTES = 4
@@ -46,7 +45,7 @@ class Vectors:
 
         Raises:
             TypeError: they are no numbers.
-            ValueError: there is no vector, or they differ in length.
+            ValueError: there is no vector, they differ in length, or a number is too large.
         """
         if isinstance(given, Vectors):
             return given
@@ -57,9 +56,7 @@ class Vectors:
 
     def rows(self) -> list[list[float]]:
         """Give the numbers of each vector."""
-        numbers = _swapped(array("f", self.values)).tolist()
-        starts = range(0, len(numbers), self.dimension)
-        return [numbers[start : start + self.dimension] for start in starts]
+        return list(map(list, _row(self.dimension).iter_unpack(self.values)))
 
 
 def packed(vectors: VectorsLike | None) -> Vectors | None:
@@ -68,18 +65,34 @@ def packed(vectors: VectorsLike | None) -> Vectors | None:
 
 
 def _copied(given: object) -> Vectors | None:
-    """Copy float32 numbers of one or two dimensions; None: it is something else."""
+    """Copy float32 numbers of one or two dimensions; None: they are to be packed one by one."""
+    if sys.byteorder != "little":
+        return None
     try:
         view = memoryview(given)  # type: ignore[arg-type]  # whether it is one is the question
     except (TypeError, ValueError):  # no buffer; one of numbers that buffers do not know
         return None
     if view.format != "f" or view.ndim not in {1, 2} or not view.nbytes:
         return None
-    dimension = view.shape[-1] if view.shape else 0
-    return Vectors(dimension, _swapped(array("f", view.tobytes())).tobytes())
+    return Vectors(view.shape[-1] if view.shape else 0, view.tobytes())
 
 
 def _packed(given: object) -> Vectors:
+    rows = _rows(given)
+    lengths = {len(row) for row in rows}
+    if len(lengths) != 1 or 0 in lengths:
+        raise ValueError("vectors: must be one or more, all as long")
+    dimension = lengths.pop()
+    row_form = _row(dimension)
+    try:
+        return Vectors(dimension, b"".join(row_form.pack(*row) for row in rows))
+    except struct.error:
+        raise TypeError("vectors: must be of numbers") from None
+    except OverflowError:
+        raise ValueError("vectors: a number is too large for 32 bits") from None
+
+
+def _rows(given: object) -> list[Sequence[float]]:
     rows = _listed(given)
     if not isinstance(rows, Sequence) or isinstance(rows, str | bytes):
         raise TypeError(f"vectors: must be lists of numbers, not {type(given).__name__}")
@@ -88,14 +101,7 @@ def _packed(given: object) -> Vectors:
         rows = [rows]
     if not all(isinstance(row, Sequence) and not isinstance(row, str | bytes) for row in rows):
         raise TypeError("vectors: must be lists of numbers, or one list of numbers")
-    lengths = {len(row) for row in rows}
-    if len(lengths) != 1 or 0 in lengths:
-        raise ValueError("vectors: must be one or more, all as long")
-    try:
-        numbers = array("f", chain.from_iterable(rows))
-    except TypeError:
-        raise TypeError("vectors: must be of numbers") from None
-    return Vectors(lengths.pop(), _swapped(numbers).tobytes())
+    return rows
 
 
 def _listed(given: Any) -> Any:  # noqa: ANN401 - whatever a store or a library gives
@@ -105,7 +111,5 @@ def _listed(given: Any) -> Any:  # noqa: ANN401 - whatever a store or a library 
     return given
 
 
-def _swapped(numbers: array[float]) -> array[float]:
-    if sys.byteorder == "big":
-        numbers.byteswap()
-    return numbers
+def _row(dimension: int) -> struct.Struct:
+    return struct.Struct(f"<{dimension}f")

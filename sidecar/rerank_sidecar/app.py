@@ -23,7 +23,7 @@ from rerank_sidecar.engine.repository import ModelRepository
 from rerank_sidecar.engine.served_model import Check
 from rerank_sidecar.errors import InvalidSetting, RerankError
 from rerank_sidecar.loading.loader import model_loader
-from rerank_sidecar.models.torch_device import choose_devices, wanted_device
+from rerank_sidecar.models.torch_device import asked_by, choose_devices, wanted_device
 from rerank_sidecar.rerankers.lexical import LexicalReranker
 from rerank_sidecar.settings import Settings
 from rerank_sidecar.telemetry.crashes import log_crash
@@ -133,7 +133,7 @@ async def _opened(stack: AsyncExitStack, server: HttpServer | GrpcServer, settin
 
 def _require_device(settings: Settings) -> None:
     """Refuse a GPU that is not there before anything is loaded, whatever the models run on."""
-    choose_devices(wanted_device(settings))
+    choose_devices(wanted_device(settings), asked_by(settings))
 
 
 def _names(engine: Engine) -> str:

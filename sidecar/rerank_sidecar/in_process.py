@@ -261,6 +261,8 @@ class _Arriving:
                 documents = message.documents.documents
                 yield read_documents(documents, count)
                 count += len(documents)
+        except RerankError:
+            raise
         except Exception as error:
             self.failure = error
             raise Cancelled("the documents did not arrive") from error

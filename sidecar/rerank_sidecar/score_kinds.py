@@ -29,8 +29,9 @@ class ScoreScale:
 
     `to_unit(score, documents)` maps a score into [0, 1]; only RANK looks at the number of
     documents. `to_logit(score)` gives the logit that a probability was made of, always finite, and
-    leaves every other kind alone: a rank stays one, lower being better. `floor` is what a door that
-    must answer a number gives a document that failed alone: no scored document lies below it.
+    turns a rank around, since of logits more is better; it leaves every other kind alone.
+    `floor` is what a door that must answer a number gives a document that failed alone: no scored
+    document lies below it.
     `rule` is the mapping into [0, 1] in words, for the docs.
     """
 
@@ -72,7 +73,10 @@ SCORE_SCALES: Mapping[ScoreKind, ScoreScale] = MappingProxyType(
             lambda x, _n: x / (x + LEXICAL_HALF_SCORE), 0.0, f"x / (x + {LEXICAL_HALF_SCORE:g})"
         ),
         ScoreKind.RANK: ScoreScale(
-            lambda rank, n: 1.0 - (rank - 1.0) / n, math.inf, "1 - (rank - 1) / n"
+            lambda rank, n: 1.0 - (rank - 1.0) / n,
+            math.inf,
+            "1 - (rank - 1) / n",
+            lambda rank: -rank,
         ),
     }
 )
@@ -88,7 +92,7 @@ def to_unit(kind: ScoreKind, score: float, document_count: int) -> float:
 
 
 def to_logit(kind: ScoreKind, score: float) -> float:
-    """Give the logit that a probability was made of; a score of any other kind as it is."""
+    """Give the logit that a probability was made of, a rank turned around, any other as it is."""
     return SCORE_SCALES[kind].to_logit(score)
 
 

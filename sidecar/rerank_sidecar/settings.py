@@ -99,6 +99,7 @@ class Settings(ModelSettings, AccessSettings):
     )
     cuda_core: str = Field(
         "cuda:0",
+        pattern=r"^cuda(:\d+)?$",
         validation_alias=AliasChoices(f"{ENV_PREFIX}CUDA_CORE", "CUDA_CORE"),
         description="Which GPU. Also read from `CUDA_CORE`, as the stock container does.",
     )

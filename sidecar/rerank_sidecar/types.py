@@ -42,8 +42,8 @@ class Normalization(StrEnum):
     """The scale of returned scores.
 
     NONE is the model's own, UNIT is [0, 1]. LOGIT is the model's own but for probabilities, which
-    are turned back into the logit that they were made of. A rank is better when it is lower, but
-    under UNIT.
+    are turned back into the logit that they were made of, and ranks, which become negative. A rank
+    is better when it is lower, but only under NONE.
     """
 
     NONE = "none"

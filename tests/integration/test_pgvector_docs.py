@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tests.contract.conftest import Running
 from tests.integration.postgres import database
+from tests.unit.adapters.every_client import Sidecar
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "pgvector.md").read_text("utf-8")
@@ -32,10 +33,13 @@ def run(*command: str, **environment: str) -> str:
     return ran.stdout
 
 
-def test_the_pages_code_prints_what_the_page_says(postgres: str, sidecar: Running) -> None:
+def test_the_pages_code_prints_what_the_page_says(
+    postgres: str, sidecar: Running, reads_vectors: Sidecar
+) -> None:
     with database(postgres, "docs") as uri:
         code = "\n".join([*blocks("python"), CLOSING])
         code = code.replace("localhost:50051", f"127.0.0.1:{sidecar.grpc_port}")
+        code = code.replace("localhost:50052", reads_vectors.target)
         code = re.sub(
             r"(postgresql\S*)://localhost/app", rf"\1{uri.removeprefix('postgresql')}", code
         )

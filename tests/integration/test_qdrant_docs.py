@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from tests.contract.conftest import Running
+from tests.unit.adapters.every_client import Sidecar
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "qdrant.md").read_text("utf-8")
@@ -44,11 +45,12 @@ def run(*command: str) -> str:
     return ran.stdout
 
 
-def test_the_pages_code_prints_what_the_page_says(sidecar: Running) -> None:
+def test_the_pages_code_prints_what_the_page_says(sidecar: Running, reads_vectors: Sidecar) -> None:
     code = "\n".join(
         [*blocks("python"), TRYING_THE_ASYNC_BLOCK, "sidecar.close()", "client.close()"]
     )
-    printed = run("-c", code.replace("localhost:50051", f"127.0.0.1:{sidecar.grpc_port}"))
+    code = code.replace("localhost:50051", f"127.0.0.1:{sidecar.grpc_port}")
+    printed = run("-c", code.replace("localhost:50052", reads_vectors.target))
     assert printed == "".join(blocks("text"))
 
 

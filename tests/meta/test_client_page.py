@@ -13,6 +13,8 @@ from rerank_adapters.transport.channel import Reach
 from rerank_adapters.transport.policy import Policy
 from rerank_sidecar.settings import Settings
 from tests.contract.running import RunningSidecar, running_sidecar
+from tests.unit.adapters.every_client import Sidecar, listening_beside
+from tests.unit.adapters.toy_vectors import ToyMaxSim
 
 PAGE = (Path(__file__).parents[2] / "docs" / "client.md").read_text("utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
@@ -20,6 +22,7 @@ BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 PRINTED = (
     "1 a\n",
     "1\n0\n",
+    "2\ncherry\n",
     "not reranked: UNAVAILABLE\n[0, 1] 1\n",
     "1\n",
     "0 True\n1 True\n2 True\n1\n",
@@ -34,11 +37,20 @@ def sidecar() -> Iterator[RunningSidecar]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def reads_vectors() -> Iterator[Sidecar]:
+    with listening_beside(reranker=ToyMaxSim()) as running:
+        yield running
+
+
 @pytest.mark.parametrize(("block", "printed"), [*zip(BLOCKS, PRINTED, strict=True)])
-def test_python_blocks(block: str, printed: str, sidecar: RunningSidecar) -> None:
+def test_python_blocks(
+    block: str, printed: str, sidecar: RunningSidecar, reads_vectors: Sidecar
+) -> None:
     here = block.replace(":50051", f":{sidecar.grpc_port}").replace(
         ":8080", f":{sidecar.http_port}"
     )
+    here = here.replace("localhost:50052", reads_vectors.target)
     ran = subprocess.run(
         [sys.executable, "-W", "error", "-c", here],
         capture_output=True,

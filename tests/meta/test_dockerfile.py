@@ -43,9 +43,9 @@ def test_what_is_copied_is_enough_to_install(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "extras"),
     [
-        ({}, {"server", "disk-cache"}),
-        ({"ACCELERATOR": "cpu"}, {"server", "disk-cache"}),
-        ({"ACCELERATOR": "cuda"}, {"server", "disk-cache", "torch"}),
+        ({}, {"server", "disk-cache", "remote"}),
+        ({"ACCELERATOR": "cpu"}, {"server", "disk-cache", "remote"}),
+        ({"ACCELERATOR": "cuda"}, {"server", "disk-cache", "remote", "torch"}),
         ({"ACCELERATOR": "cuda", "EXTRAS": "server"}, {"server", "torch"}),
         ({"EXTRAS": "server,convert"}, {"server", "convert"}),
     ],

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
 from rerank_sidecar.batching.prompt_tokens import PromptTokenizer
@@ -266,6 +267,10 @@ async def test_a_document_cannot_end_its_part_of_the_prompt(tmp_path: Path) -> N
         ({"template": "{query}"}, "{query} once"),
         ({"temperature": 1}, "temperature"),
         ({"max_tokens": 40}, "reads too few"),
+        (
+            {"template": "<|im_start|>{query}\n{document}<|im_end|>", "instruction": "Find."},
+            "family_options.instruction: the template has no place",
+        ),
     ],
 )
 async def test_options_that_make_no_sense_are_named(
@@ -276,6 +281,43 @@ async def test_options_that_make_no_sense_are_named(
         async with Served(settings_of(folder, **options)):
             pass
     assert message in caught.value.message
+
+
+async def test_a_saved_models_answers_may_be_replaced_one_by_one(tmp_path: Path) -> None:
+    plain = save_tiny_llm(tmp_path / "plain", "qwen3")
+    folder = save_with_logit_score(plain, tmp_path / "saved")
+    saved = save_with_logit_score(plain, tmp_path / "other", answers=("yes", "No"))
+    async with Served(settings_of(saved)) as reranker:
+        expected = await scores_of(reranker, DOCUMENTS)
+    answers = {"false_token": "No"}
+    async with Served(settings_of(folder, **answers)) as reranker:
+        np.testing.assert_allclose(await scores_of(reranker, DOCUMENTS), expected, atol=1e-5)
+    async with Served(settings_of(folder, false_token="", probability=False)) as reranker:
+        alone = await scores_of(reranker, DOCUMENTS)
+        assert reranker.info.score_kind is ScoreKind.RAW_LOGIT
+    only_yes = {"true_token": "yes", "probability": False}
+    async with Served(settings_of(folder, **only_yes)) as reranker:
+        np.testing.assert_allclose(await scores_of(reranker, DOCUMENTS), alone, atol=1e-5)
+
+
+async def test_an_instruction_that_a_chat_template_drops_is_refused(tmp_path: Path) -> None:
+    plain = save_tiny_llm(tmp_path / "plain", "qwen3")
+    template = "<|im_start|>{% for each in messages if each.role != 'system' %}"
+    template += "{{ each.content }}<|im_end|>{% endfor %}"
+    folder = save_with_logit_score(plain, tmp_path / "saved", template=template)
+    with pytest.raises(InvalidSetting, match=r"family_options\.instruction"):
+        async with Served(settings_of(folder, instruction="Find castles.")):
+            pass
+
+
+async def test_a_model_without_a_head_is_refused(tmp_path: Path) -> None:
+    folder = save_tiny_llm(tmp_path / "plain", "qwen3")
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelNotServable, match=r"no weights for model\.layers\.1\.mlp"):
+        async with Served(settings_of(folder)):
+            pass
 
 
 async def test_a_kind_that_nobody_knows_needs_a_template(tmp_path: Path) -> None:

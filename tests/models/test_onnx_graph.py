@@ -15,6 +15,7 @@ import pytest
 from rerank_sidecar.backends.base import TokenSequence
 from rerank_sidecar.backends.onnxruntime import OnnxRuntimeBackend
 from rerank_sidecar.errors import InvalidSetting, MissingExtra, ModelNotServable
+from rerank_sidecar.loading.families import family_name
 from rerank_sidecar.models.arithmetic import Arithmetic, builtin_arithmetic
 from rerank_sidecar.models.cpu import Cpu, read_cpu
 from rerank_sidecar.models.listing import ModelState, list_models
@@ -143,8 +144,11 @@ def test_what_a_cached_graph_is_called(folder: Path) -> None:
     )
     versions = {each.version for each in (model, exact, prepared_model(openvino))}
     assert len(versions) == 3
-    converted = [each for each in list_models(openvino) if each.state is ModelState.CONVERTED]
+    converted = [
+        each for each in list_models(openvino, family_name) if each.state is ModelState.CONVERTED
+    ]
     assert [each.id for each in converted] == [str(folder)] * 3
+    assert sum("ONNX Runtime" in each.note for each in converted) == 2
 
 
 def test_a_cached_graph_needs_nothing_but_the_runtime(

@@ -18,6 +18,7 @@ from rerank_sidecar.errors import (
     ModelNotServable,
     ModelUnavailable,
 )
+from rerank_sidecar.loading.families import family_name
 from rerank_sidecar.loading.pull import pull_model
 from rerank_sidecar.models.listing import ModelState, list_models
 from rerank_sidecar.models.runtime import load_openvino
@@ -126,7 +127,7 @@ def test_a_damaged_conversion_is_made_again(
     assert prepared_model(settings).version == model.version
     assert [each.name for each in path.parent.parent.iterdir()] == [path.parent.name]
     assert not path.with_suffix(".whole").exists()
-    assert str(folder) in {each.id for each in list_models(settings)}
+    assert str(folder) in {each.id for each in list_models(settings, family_name)}
     load_openvino().Core().compile_model(model.model_path, "CPU")
 
 
@@ -286,7 +287,7 @@ def test_converted_models_are_listed_with_licence_and_languages(folder: Path, ca
     (folder / "README.md").write_text(card, encoding="utf-8")
     settings = exact(folder, cache)
     assert pull_model(settings) == folder
-    listed = {each.id: each for each in list_models(settings)}
+    listed = {each.id: each for each in list_models(settings, family_name)}
     assert [*listed][:2] == ["embedded", "lexical"]
     tiny = listed[str(folder)]
     assert (tiny.state, tiny.licence, tiny.languages) == (

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from rerank_sidecar.backends.base import TokenSequence
 from rerank_sidecar.backends.torch import TorchBackend, torch_backend
@@ -16,6 +17,8 @@ from rerank_sidecar.batching.tokenization import TextTokenizer
 from rerank_sidecar.errors import ModelNotServable
 from rerank_sidecar.models.torch_checkpoint import Output, load_torch_model
 from rerank_sidecar.models.torch_device import CPU, TorchDtype, TorchEngine
+from tests.models import remote_code
+from tests.models.tiny_llms import save_tiny_llm
 from tests.models.tiny_models import MAX_TOKENS, WORDS, edit_json, save_tiny_model
 
 IDENTITY = "torch.nn.modules.linear.Identity"
@@ -186,6 +189,44 @@ def test_a_head_without_weights_is_refused(tmp_path: Path) -> None:
         (tmp_path / "headless" / name).write_bytes((folder / name).read_bytes())
     with pytest.raises(ModelNotServable, match="classifier"):
         backend_of(tmp_path / "headless")
+
+
+def test_a_head_without_weights_is_refused_in_a_pickle_too(tmp_path: Path) -> None:
+    folder = save_tiny_model(tmp_path / "model", "bert")
+    weights = load_file(folder / "model.safetensors")
+    kept = {name: each for name, each in weights.items() if not name.startswith("classifier")}
+    torch.save(kept, folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ModelNotServable, match="no weights for classifier"):
+        backend_of(folder)
+
+
+def test_a_language_model_is_not_taken_for_a_classifier(tmp_path: Path) -> None:
+    folder = save_tiny_llm(tmp_path / "model", "qwen3")
+    with pytest.raises(ModelNotServable, match="`family` is llm_pointwise"):
+        backend_of(folder)
+
+
+def test_a_package_that_a_models_own_code_lacks_is_not_taken_for_the_extra(
+    tmp_path: Path,
+) -> None:
+    folder = save_tiny_model(tmp_path / "model", "bert")
+    names = {"AutoConfig": "own.BagConfig"}
+    names["AutoModelForSequenceClassification"] = "own.BagForSequenceClassification"
+    edit_json(folder / "config.json", auto_map=names, model_type="bag-of-tokens")
+    source = Path(remote_code.__file__).read_text(encoding="utf-8")
+    (folder / "own.py").write_text(source + "\nimport no_such_package\n", encoding="utf-8")
+    with pytest.raises(ModelNotServable, match="no_such_package"):
+        load_torch_model(folder, output="logits", trust_remote_code=True)
+
+
+def test_loading_writes_nothing_into_the_log(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = save_tiny_model(tmp_path / "model", "bert")
+    capfd.readouterr()
+    backend_of(folder)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_an_empty_folder_is_refused_in_a_sentence(tmp_path: Path) -> None:

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from tokenizers import Tokenizer
 
+from rerank_sidecar.app import build_engine
 from rerank_sidecar.batching.tokenization import TextTokenizer
 from rerank_sidecar.errors import ModelNotServable
 from rerank_sidecar.loading.family import Loading
@@ -23,8 +25,9 @@ from rerank_sidecar.rerankers.cross_encoder import CrossEncoderConfig, CrossEnco
 from rerank_sidecar.rerankers.reading import WindowLimits
 from rerank_sidecar.score_kinds import ScoreKind
 from rerank_sidecar.settings import EngineChoice, read_settings
-from rerank_sidecar.types import Document, Score
-from tests.models.tiny_models import WORDS, save_tiny_model
+from rerank_sidecar.types import Document, RerankOptions, RerankRequest, Score
+from tests.models.tiny_llms import save_tiny_llm
+from tests.models.tiny_models import WORDS, save_tiny_backbone, save_tiny_model
 
 SHORT_QUERY = "where is the castle"
 LONG_QUERY = " ".join(WORDS[:30])
@@ -92,6 +95,53 @@ def test_what_is_read_of_a_model_is_what_its_files_say(tmp_path: Path, architect
     assert model.max_tokens == checkpoint.max_tokens
     assert model.activation is checkpoint.activation is Activation.SIGMOID
     assert model.pad_token_id == checkpoint.pad_token_id
+
+
+async def test_what_was_saved_in_several_modules_is_served_by_torch_alone(tmp_path: Path) -> None:
+    from sentence_transformers import CrossEncoder
+    from sentence_transformers.base.modules import Dense, Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    torch.manual_seed(3)
+    transformer = Transformer(str(save_tiny_backbone(tmp_path / "plain", "bert")))
+    modules = [transformer, Pooling(64, "cls"), Dense(64, 1, module_output_name="scores")]
+    folder = tmp_path / "modular"
+    CrossEncoder(modules=modules, device="cpu").save_pretrained(str(folder))
+    reference = CrossEncoder(str(folder), device="cpu", local_files_only=True)
+    expected = reference.predict(
+        [(SHORT_QUERY, document) for document in DOCUMENTS], show_progress_bar=False
+    )
+    np.testing.assert_allclose(await served_scores(folder, "torch-float32"), expected, atol=1e-5)
+    with pytest.raises(ModelNotServable, match="`engine` set to `torch-float32`"):
+        await served_scores(folder, "auto")
+
+
+async def test_a_decoder_with_a_classifier_is_served_by_torch_and_refused_by_openvino(
+    tmp_path: Path,
+) -> None:
+    from sentence_transformers import CrossEncoder
+
+    folder = save_tiny_llm(tmp_path / "model", "qwen2", labels=1)
+    reference = CrossEncoder(str(folder), device="cpu", local_files_only=True)
+    expected = reference.predict(
+        [(SHORT_QUERY, document) for document in DOCUMENTS], show_progress_bar=False
+    )
+    np.testing.assert_allclose(await served_scores(folder, "torch-float32"), expected, atol=1e-5)
+    with pytest.raises(ModelNotServable, match="`engine` set to `torch-float32`"):
+        await served_scores(folder, "openvino-float32")
+
+
+async def served_scores(folder: Path, engine: str) -> list[float]:
+    """Score by an engine as the server makes it, told of the folder alone."""
+    settings = read_settings(
+        model=str(folder), engine=engine, device="cpu", cache_dir=folder.parent / "cache"
+    )
+    async with build_engine(settings) as served:
+        result = await served.rerank(
+            RerankRequest(SHORT_QUERY, tuple(map(Document, DOCUMENTS)), RerankOptions())
+        )
+    scores = {each.index: each.score.value for each in result.results if each.score}
+    return [scores[index] for index in range(len(DOCUMENTS))]
 
 
 def test_an_activation_that_nobody_knows_is_refused(tmp_path: Path) -> None:

@@ -29,6 +29,8 @@ def save_bi_encoder(
     from sentence_transformers.sentence_transformer.modules import Pooling
 
     backbone = save_tiny_backbone(folder.with_name(f"{folder.name}-backbone"), architecture)
+    if pooling == "lasttoken":
+        edit_json(backbone / "tokenizer_config.json", padding_side="left")
     transformer = Transformer(str(backbone), do_lower_case=lower_case)
     modules = [transformer, Pooling(64, pooling, **pooling_options)]
     torch.manual_seed(11)
@@ -96,7 +98,6 @@ def save_multi_vector(
 
 def save_pylate(folder: Path, architecture: str = "bert", **config: Any) -> Path:
     """Save a ColBERT as PyLate saves it: markers are tokens with a space, settings lie on top."""
-    import torch
     from safetensors.torch import save_file
     from transformers import AutoModel, AutoTokenizer
 

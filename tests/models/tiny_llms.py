@@ -36,10 +36,13 @@ _SHAPES: dict[str, dict[str, Any]] = {
 }
 
 
-def save_tiny_llm(folder: Path, architecture: str) -> Path:
-    """Save a tiny causal model with random weights, always the same ones, and its tokenizer."""
+def save_tiny_llm(folder: Path, architecture: str, *, labels: int = 0) -> Path:
+    """Save a tiny causal model with random weights, always the same ones, and its tokenizer.
+
+    With `labels` it has a classifier in place of its vocabulary.
+    """
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
     tokenizer = _tokenizer()
     config = AutoConfig.for_model(
@@ -54,10 +57,12 @@ def save_tiny_llm(folder: Path, architecture: str) -> Path:
         pad_token_id=0,
         bos_token_id=1,
         eos_token_id=2,
+        **({"num_labels": labels} if labels else {}),
         **_SHAPES[architecture],
     )
     torch.manual_seed(11)
-    model = AutoModelForCausalLM.from_config(config)
+    model_class = AutoModelForSequenceClassification if labels else AutoModelForCausalLM
+    model = model_class.from_config(config)
     for parameter in model.parameters():
         if parameter.ndim > 1:
             # As large as trained ones: with the usual small ones all pairs score alike.

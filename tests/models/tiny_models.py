@@ -146,6 +146,7 @@ _TOKENIZERS: dict[str, Callable[[], Any]] = {
     "modernbert": _byte_level,
     "roberta": _unigram,
     "deberta-v2": _wordpiece,
+    "qwen3": _byte_level,
 }
 
 _SHAPES: dict[str, dict[str, Any]] = {
@@ -159,6 +160,7 @@ _SHAPES: dict[str, dict[str, Any]] = {
         "position_buckets": 16,
         "pos_att_type": ["p2c", "c2p"],
     },
+    "qwen3": {"max_position_embeddings": 64, "num_key_value_heads": 2, "head_dim": 16},
     "modernbert": {
         "max_position_embeddings": 64,
         "local_attention": 16,

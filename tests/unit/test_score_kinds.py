@@ -62,9 +62,11 @@ def test_logits_are_finite_and_keep_the_order(one: float, two: float) -> None:
 def test_logit_values(p: float, logit: float) -> None:
     assert to_logit(ScoreKind.PROBABILITY, p) == pytest.approx(logit, abs=0.1)
     assert to_logit(ScoreKind.PROBABILITY, 0.5) == 0.0
+    assert to_logit(ScoreKind.RANK, 3.0) == -3.0
+    assert to_logit(ScoreKind.MAXSIM, 0.25) == 0.25
 
 
-@pytest.mark.parametrize("kind", sorted(set(ScoreKind) - {ScoreKind.PROBABILITY}))
+@pytest.mark.parametrize("kind", sorted(set(ScoreKind) - {ScoreKind.PROBABILITY, ScoreKind.RANK}))
 @given(score=st.floats(allow_nan=False))
 def test_every_other_kind_is_its_own_logit(kind: ScoreKind, score: float) -> None:
     assert to_logit(kind, score) == score

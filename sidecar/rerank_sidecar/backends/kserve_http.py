@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import ssl
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from rerank_sidecar.backends.kserve import InferenceFailed, ModelTensors, Tokens
 from rerank_sidecar.errors import MissingExtra
 from rerank_sidecar.third_party.kserve_tensors import Numbers, numbers_of_json, token_input
+
+_MOST_ANSWER_BYTES = 67_108_864
 
 _TRANSIENT = frozenset({429, 502, 503, 504})
 
@@ -36,6 +39,7 @@ class KserveHttpClient:
         except ImportError as error:
             raise MissingExtra("remote", "asking other servers") from error
         self._url = url
+        self._timeout_s = timeout_s
         self._model = f"{url}/v2/models/{model}"
         self._client = httpx.Client(
             headers=dict(headers),
@@ -90,20 +94,34 @@ class KserveHttpClient:
         import httpx
 
         try:
-            response = self._client.request(method, url, json=body)
-        except httpx.TimeoutException:
+            status, content = self._received(method, url, body)
+        except (httpx.TimeoutException, TimeoutError):
             raise InferenceFailed("the server did not answer in time") from None
+        except httpx.DecodingError:
+            raise InferenceFailed("the server's answer cannot be decoded") from None
         except httpx.TransportError as error:
             kind = type(error).__name__
             raise InferenceFailed(
                 f"the server cannot be reached ({kind})", is_transient=True
             ) from error
-        if not response.is_success:
-            status = response.status_code
+        if not 200 <= status < 300:
             raise InferenceFailed(
                 f"the server answered with status {status}", is_transient=status in _TRANSIENT
             )
         try:
-            return json.loads(response.content)
+            return json.loads(content)
         except (ValueError, RecursionError):
             raise InferenceFailed("the server's answer is not JSON") from None
+
+    def _received(self, method: str, url: str, body: object) -> tuple[int, bytes]:
+        # The client's own limit is for each read: a trickle of bytes never reaches it.
+        deadline = time.monotonic() + self._timeout_s
+        with self._client.stream(method, url, json=body) as response:
+            content = bytearray()
+            for part in response.iter_bytes():
+                content += part
+                if time.monotonic() > deadline:
+                    raise TimeoutError
+                if len(content) > _MOST_ANSWER_BYTES:
+                    raise InferenceFailed("the server's answer does not end")
+        return response.status_code, bytes(content)

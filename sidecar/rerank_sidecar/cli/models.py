@@ -24,13 +24,15 @@ def models(
 ) -> None:
     """List what can be served and from where: built in, on disk, or known on the hub.
 
-    What stands under `model` is what `--model` takes. Any cross-encoder with one label can be
-    served, not only those listed. Nothing is asked over the network.
+    What stands under `model` is what `--model` takes. Any model of a family that runs here can be
+    served, not only those listed, and models of other servers. Nothing is asked over the network.
     """
     if context.invoked_subcommand is not None:
         _refuse_options(context)
         return
-    found = list_models(settings)
+    from rerank_sidecar.loading.families import family_name
+
+    found = list_models(settings, family_name)
     if as_json:
         print_json([asdict(listing) for listing in found])
     else:
@@ -70,6 +72,6 @@ def _print_table(listings: list[ModelListing]) -> None:
     table = plain_table("model", "state", "size", "about")
     for each in listings:
         size = decimal(each.size_bytes) if each.size_bytes else ""
-        facts = ", ".join(filter(None, (each.note, each.licence)))
+        facts = ", ".join(filter(None, (each.family, each.note, each.licence)))
         table.add_row(each.id, each.state, size, f"{facts}\n{each.place}")
     results_console().print(table)

@@ -165,14 +165,17 @@ class Call:
         return asyncio.get_running_loop().call_later(left_s, self._events.put_nowait, late)
 
     def _score_options(self) -> ScoreOptions:
-        policy = self._options.long_document_policy or self._settings.long_document_policy
         return ScoreOptions(
             truncation=self._options.truncation,
-            long_document_policy=policy or self._reranker.info.default_long_document_policy,
+            # None is each model's own default; a combination's members have one each.
+            long_document_policy=(
+                self._options.long_document_policy or self._settings.long_document_policy
+            ),
             priority=self._options.priority,
             deadline=self._deadline,
             meter=self._meter,
             query_vectors=self._options.query_vectors,
+            is_chunk=self._options.is_chunk,
         )
 
     async def _score(self, documents: AsyncIterator[Sequence[Document]]) -> None:
@@ -191,7 +194,8 @@ class Call:
         async with aclosing(scoring) as outcomes:
             async for index, outcome in outcomes:
                 self._entry.progress()
-                self._known.learn(index, outcome)
+                if self._meter.answered_by is None:  # or it is no score of the model that was asked
+                    self._known.learn(index, outcome)
                 self._tell(index, outcome)
 
     async def _unknown(

@@ -11,6 +11,7 @@ from rerank_sidecar.engine.engine import Engine
 from rerank_sidecar.engine.ordering import order
 from rerank_sidecar.engine.validation import check_count
 from rerank_sidecar.errors import NotSupportedByModel, RequestError
+from rerank_sidecar.score_kinds import ScoreKind
 from rerank_sidecar.types import (
     Normalization,
     PairRequest,
@@ -60,7 +61,7 @@ async def rerank_parts(engine: Engine, parts: Sequence[Part]) -> RerankResult:
     Raises:
         LimitExceeded: they have more documents than one request may carry.
         NotSupportedByModel: queries in different scripts were answered by models whose scores
-            cannot stand beside each other.
+            cannot stand beside each other, or the model gives places among those of one query.
         RerankError: whatever `Engine.rerank` raises.
     """
     if len(parts) == 1 and list(parts[0].rows) == list(range(len(parts[0].rows))):
@@ -111,6 +112,10 @@ def _at_row(row: int, ranked: RankedDocument) -> RankedDocument:
 def _summary(summaries: Sequence[RerankSummary], total_s: float) -> RerankSummary:
     first = summaries[0]
     kinds = {each.score_kind for each in summaries}
+    if len(summaries) > 1 and ScoreKind.RANK in kinds:
+        raise NotSupportedByModel(
+            "the model ranks the documents of one query, and here are several queries"
+        )
     if len(kinds) > 1 and first.normalization is not Normalization.UNIT:
         raise NotSupportedByModel(
             "these queries are read by models whose scores differ in kind; ask for scores in "

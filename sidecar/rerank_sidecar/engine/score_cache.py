@@ -45,13 +45,14 @@ class ScoreKeys:
 
     def __init__(self, info: RerankerInfo, query: str, options: ScoreOptions) -> None:
         truncation = options.truncation
+        policy = options.long_document_policy or info.default_long_document_policy
         parts = (
             info.name,
             info.version,
             info.max_windows,
             truncation.max_tokens_per_document,
             truncation.side.value,
-            options.long_document_policy and options.long_document_policy.value,
+            policy.value,
             len(query),
         )
         # The length of the query tells where it ends and the document begins.

@@ -5,12 +5,10 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from rerank_sidecar.loading.encoders import start_encoder
+from rerank_sidecar.loading.encoders import EncoderOptions, prepare, start_encoder
 from rerank_sidecar.loading.family import Loading
 from rerank_sidecar.loading.running import warm_up
 from rerank_sidecar.models.encoder import EncoderKind, encoder_kind
-from rerank_sidecar.models.prepare_encoder import prepare_encoder
-from rerank_sidecar.models.resolve import source_of
 from rerank_sidecar.rerankers.base import Reranker
 from rerank_sidecar.rerankers.bi_encoder import BiEncoderReranker
 from rerank_sidecar.score_kinds import ScoreKind
@@ -35,16 +33,17 @@ class BiEncoderFamily:
         return encoder_kind(folder) is EncoderKind.BI_ENCODER
 
     def prepare(self, folder: Path, settings: Settings) -> None:
-        """Convert and quantise the model, unless that has been done.
+        """Convert and quantise the model, unless that has been done or torch runs it as it is.
 
         Raises:
             StartupError: it is no bi-encoder that can be run, or a part is not installed.
         """
-        prepare_encoder(folder, source_of(settings), settings, EncoderKind.BI_ENCODER)
+        prepare(folder, settings, EncoderKind.BI_ENCODER)
 
     async def load(self, loading: Loading) -> Reranker:
         """Convert the model if need be, run it and warm it up."""
-        encoder = await start_encoder(loading, EncoderKind.BI_ENCODER)
+        options = loading.options(EncoderOptions)
+        encoder = await start_encoder(loading, EncoderKind.BI_ENCODER, options)
         if encoder.facts.similarity not in _COSINE:
             _LOG.info(
                 "%s is compared by cosine, though its authors compare by %s",

@@ -11,7 +11,7 @@ from pathlib import Path
 from rerank_sidecar.backends.base import Backend, BackendInfo
 from rerank_sidecar.backends.measure import MeasuredShape
 from rerank_sidecar.batching.tokenization import TextTokenizer
-from rerank_sidecar.loading.family import Fit, Loading
+from rerank_sidecar.loading.family import Fit, Loading, NoOptions
 from rerank_sidecar.loading.on_torch import (
     fit_to_torch,
     load_for_torch,
@@ -19,7 +19,7 @@ from rerank_sidecar.loading.on_torch import (
     version_on_torch,
 )
 from rerank_sidecar.loading.running import engine_name, fit_to_cpu, make_on_cpu, warm_up
-from rerank_sidecar.models.checkpoint import architectures
+from rerank_sidecar.models.checkpoint import is_cross_encoder
 from rerank_sidecar.models.prepare import prepare_cross_encoder
 from rerank_sidecar.models.resolve import source_of
 from rerank_sidecar.models.servable import Activation
@@ -44,7 +44,7 @@ class CrossEncoderFamily:
 
     def claims_folder(self, folder: Path) -> bool:
         """Tell whether the folder holds a classifier; only one with one label can be run."""
-        return any(each.endswith("ForSequenceClassification") for each in architectures(folder))
+        return is_cross_encoder(folder)
 
     def prepare(self, folder: Path, settings: Settings) -> None:
         """Convert and quantise the model, unless that has been done or torch runs it as it is.
@@ -57,6 +57,7 @@ class CrossEncoderFamily:
 
     async def load(self, loading: Loading) -> Reranker:
         """Convert the model if need be, run it and warm it up."""
+        loading.options(NoOptions)
         folder, settings = await loading.folder(), loading.settings
         engine = await asyncio.to_thread(choose_torch_engine, settings)
         if engine is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from rerank_sidecar.errors import InvalidSetting, ModelNotServable
@@ -38,20 +39,44 @@ FAMILIES: tuple[Family, ...] = (
 )
 
 
-def find_family(settings: Settings) -> Family:
+@dataclass(frozen=True, slots=True)
+class FoundFamily:
+    """A model's family, and the folder with its files where these had to be looked at."""
+
+    family: Family
+    folder: Path | None = None
+
+
+def find_family(settings: Settings) -> FoundFamily:
     """Find the family of `settings.model`, fetching its files where they alone can tell; blocks.
 
     Raises:
-        InvalidSetting: `settings.family` is none.
+        InvalidSetting: `settings.family` is none, or the model is plainly of another.
         ModelUnavailable: the files cannot be had.
         ModelNotServable: they are no reranker that any family knows.
     """
+    owner = owner_of(settings.model)
     if settings.family is not None:
-        return _named(settings.family)
-    for family in FAMILIES:
-        if family.claims(settings.model):
-            return family
-    return _of_folder(model_folder(settings))
+        family = _named(settings.family)
+        if owner is not None and family is not owner:
+            raise InvalidSetting(
+                f"family: {settings.model!r} is of the family {owner.name}, not {family.name}"
+            )
+        return FoundFamily(family)
+    if owner is not None:
+        return FoundFamily(owner)
+    folder = model_folder(settings)
+    return FoundFamily(_of_folder(folder), folder)
+
+
+def owner_of(source: str) -> Family | None:
+    """Find the family that has a source of its own; None for what is a folder or a hub id."""
+    return next((family for family in FAMILIES if family.claims(source)), None)
+
+
+def family_name(folder: Path) -> str | None:
+    """Name the family that the files of a folder are a model of, None if they are none."""
+    return next((family.name for family in FAMILIES if family.claims_folder(folder)), None)
 
 
 def _named(name: str) -> Family:
@@ -71,5 +96,5 @@ def _of_folder(folder: Path) -> Family:
     found = ", ".join(architectures(folder)) or "none named"
     raise ModelNotServable(
         f"{folder} is of no family that is known here, such as a cross-encoder, whose architecture "
-        f"is *ForSequenceClassification; found {found}"
+        f"is *ForSequenceClassification, or a language model, *ForCausalLM; found {found}"
     )

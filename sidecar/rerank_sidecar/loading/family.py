@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
 from rerank_sidecar.backends.base import Backend, BackendInfo
 from rerank_sidecar.backends.measure import MeasuredShape
@@ -23,6 +24,13 @@ from rerank_sidecar.rerankers.matrix_cache import TokenMatrixCache
 from rerank_sidecar.settings import Settings
 
 F = TypeVar("F", bound=BaseModel)
+
+
+class NoOptions(BaseModel):
+    """The options of a family that has none."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
 
 Fit = Callable[[], tuple[Backend, MeasuredShape]]
 """Makes a backend that has warmed up and measures its batches; blocks."""
@@ -43,7 +51,8 @@ class Loading:
     `name` is what requests call the model. `settings` are those that hold for it; their `model` is
     its source. `members` are the models that a combination is made of, in the order in which its
     table names them; they stay as long as it does. `stack` closes, in reverse order, what the
-    reranker runs on. `executor` runs tokenisers.
+    reranker runs on. `executor` runs tokenisers. `found` is the folder with the model's files where
+    that is known already.
     """
 
     name: str
@@ -53,6 +62,7 @@ class Loading:
     members: tuple[Reranker, ...] = ()
     matrix_cache: Callable[[], TokenMatrixCache | None] = lambda: None
     measuring: asyncio.Lock = field(default_factory=asyncio.Lock)
+    found: Path | None = None
 
     async def folder(self) -> Path:
         """Give the folder with the model's files, downloaded if they are not here.
@@ -60,6 +70,8 @@ class Loading:
         Raises:
             ModelUnavailable: they cannot be had.
         """
+        if self.found is not None:
+            return self.found
         return await asyncio.to_thread(model_folder, self.settings)
 
     def options(self, form: type[F]) -> F:
@@ -72,7 +84,7 @@ class Loading:
             return form.model_validate(self.settings.family_options)
         except ValidationError as error:
             problems = (
-                f"family_options.{'.'.join(map(str, each['loc']))}: {each['msg']}"
+                f"family_options.{'.'.join(map(str, each['loc']))}: {_reason(each)}"
                 for each in error.errors()
             )
             raise InvalidSetting("; ".join(problems)) from error
@@ -98,6 +110,12 @@ class Loading:
         self.stack.push_async_callback(scheduler.close)
         self.stack.callback(watch(self.name, scheduler))
         return Running(backend.info, scheduler)
+
+
+def _reason(problem: ErrorDetails) -> str:
+    if problem["type"] == "extra_forbidden":
+        return "this family has no such option"
+    return problem["msg"].removeprefix("Value error, ")
 
 
 class Family(Protocol):

@@ -9,8 +9,8 @@ from pathlib import Path
 from rerank_sidecar.backends.base import Backend, BackendInfo
 from rerank_sidecar.backends.measure import MeasuredShape
 from rerank_sidecar.batching.tokenization import TextTokenizer
-from rerank_sidecar.loading.encoders import start_encoder
-from rerank_sidecar.loading.family import Loading
+from rerank_sidecar.loading.encoders import EncoderOptions, prepare, start_encoder
+from rerank_sidecar.loading.family import Loading, NoOptions
 from rerank_sidecar.loading.running import (
     BUILT_IN_PATIENCE_S,
     engine_name,
@@ -20,8 +20,6 @@ from rerank_sidecar.loading.running import (
 )
 from rerank_sidecar.models.builtin import EMBEDDED, embedded_model
 from rerank_sidecar.models.encoder import EncoderKind, encoder_kind
-from rerank_sidecar.models.prepare_encoder import prepare_encoder
-from rerank_sidecar.models.resolve import source_of
 from rerank_sidecar.models.servable import ServableModel
 from rerank_sidecar.rerankers.base import Reranker, RerankerInfo
 from rerank_sidecar.rerankers.late_interaction import (
@@ -50,12 +48,12 @@ class LateInteractionFamily:
         return encoder_kind(folder) is EncoderKind.MULTI_VECTOR
 
     def prepare(self, folder: Path, settings: Settings) -> None:
-        """Convert and quantise the model, unless that has been done.
+        """Convert and quantise the model, unless that has been done or torch runs it as it is.
 
         Raises:
             StartupError: it is no such model that can be run, or a part is not installed.
         """
-        prepare_encoder(folder, source_of(settings), settings, EncoderKind.MULTI_VECTOR)
+        prepare(folder, settings, EncoderKind.MULTI_VECTOR)
 
     async def load(self, loading: Loading) -> Reranker:
         """Convert the model if need be, run it and warm it up."""
@@ -66,7 +64,8 @@ class LateInteractionFamily:
 
 
 async def _converted(loading: Loading) -> Reranker:
-    encoder = await start_encoder(loading, EncoderKind.MULTI_VECTOR)
+    options = loading.options(EncoderOptions)
+    encoder = await start_encoder(loading, EncoderKind.MULTI_VECTOR, options)
     return LateInteractionReranker(
         encoder.info(loading, LateInteractionFamily.name, ScoreKind.MAXSIM),
         encoder.documents,
@@ -79,6 +78,7 @@ async def _converted(loading: Loading) -> Reranker:
 
 
 async def _embedded(loading: Loading) -> Reranker:
+    loading.options(NoOptions)
     model, settings = await asyncio.to_thread(embedded_model), loading.settings
 
     def fit() -> tuple[Backend, MeasuredShape]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rerank_sidecar.loading.family import Loading
+from rerank_sidecar.errors import InvalidSetting
+from rerank_sidecar.loading.family import Loading, NoOptions
 from rerank_sidecar.models.builtin import LEXICAL
 from rerank_sidecar.rerankers.base import Reranker
 from rerank_sidecar.rerankers.lexical import LexicalReranker
@@ -29,4 +30,8 @@ class LexicalFamily:
 
     async def load(self, loading: Loading) -> Reranker:
         """Give the reranker."""
+        loading.options(NoOptions)
+        source = loading.settings.model
+        if not self.claims(source):
+            raise InvalidSetting(f"family: {self.name} is a model by itself, it runs no {source!r}")
         return LexicalReranker(loading.name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, m
 
 from rerank_sidecar.errors import InvalidSetting, MissingExtra
 from rerank_sidecar.loading.family import Loading
+from rerank_sidecar.loading.remote import quieten
 from rerank_sidecar.rerankers.base import Reranker, RerankerInfo
 from rerank_sidecar.rerankers.call_queue import CallQueue
 from rerank_sidecar.rerankers.chat_endpoint import ChatConfig, ChatEndpoint
@@ -140,8 +140,8 @@ def _client(source: _Source, options: ListwiseOptions) -> AsyncOpenAI:
         from openai import AsyncOpenAI
     except ModuleNotFoundError as error:
         raise MissingExtra("listwise", "a listwise model") from error
-    # On the level DEBUG the package may log what it sends.
-    logging.getLogger("openai").setLevel(logging.INFO)
+    # On the level DEBUG the package logs what it sends, and what it is built on headers.
+    quieten("openai", "httpx", "httpcore", "httpx2", "httpcore2")
     return AsyncOpenAI(
         api_key=_api_key(source, options.api_key_env),
         base_url=source.url,

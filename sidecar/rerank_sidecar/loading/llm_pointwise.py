@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from rerank_sidecar.backends.base import Backend, BackendInfo
 from rerank_sidecar.backends.measure import MeasuredShape
 from rerank_sidecar.batching.prompt_tokens import PromptTokenizer
-from rerank_sidecar.errors import InvalidSetting, MissingExtra, ModelNotServable, StartupError
+from rerank_sidecar.errors import InvalidSetting, MissingExtra, ModelNotServable
 from rerank_sidecar.loading.family import Loading
 from rerank_sidecar.loading.on_torch import fit_torch_backend, version_on_torch
 from rerank_sidecar.loading.running import engine_name, warm_up
 from rerank_sidecar.model_settings import EngineChoice
+from rerank_sidecar.models.checkpoint import is_causal
 from rerank_sidecar.models.cpu import read_cpu
-from rerank_sidecar.models.json_files import read_json_object
 from rerank_sidecar.models.llm_prompt import KNOWN_PROMPTS, KnownPrompt, PairPrompt
 from rerank_sidecar.models.resolve import source_of
 from rerank_sidecar.models.torch_device import CPU, TorchDtype, TorchEngine, choose_torch_engine
@@ -57,6 +57,16 @@ class LlmPointwiseOptions(BaseModel):
     )
     max_tokens: int | None = Field(None, ge=16, description="What is read at most of a sequence.")
 
+    @field_validator("template")
+    @classmethod
+    def _has_both(cls, template: str | None) -> str | None:
+        if template is not None:
+            try:
+                PairPrompt.from_template(template, "")
+            except ModelNotServable as error:
+                raise ValueError(error.message) from error
+        return template
+
 
 class LlmPointwiseFamily:
     """A causal model that is asked about each document: `--model` with a folder or a hub id."""
@@ -69,11 +79,7 @@ class LlmPointwiseFamily:
 
     def claims_folder(self, folder: Path) -> bool:
         """Tell whether the folder holds a causal language model."""
-        try:
-            architectures = read_json_object(folder / "config.json").texts("architectures")
-        except StartupError:
-            return False
-        return any(name.endswith("ForCausalLM") for name in architectures)
+        return is_causal(folder)
 
     def prepare(self, folder: Path, settings: Settings) -> None:
         """There is nothing to convert."""
@@ -148,6 +154,7 @@ def _load(
         raise ModelNotServable(f"{folder} has a tokenizer that is Python code alone")
     known = KNOWN_PROMPTS.get(model.module.config.model_type)
     prompt = _prompt(model, options, known)
+    _require_instruction(prompt, options)
     token_ids = _token_ids(model, options, known)
     return _Asked(
         model,
@@ -174,18 +181,32 @@ def _prompt(
     return PairPrompt.from_template(known.template, options.instruction or known.instruction)
 
 
+def _require_instruction(prompt: PairPrompt, options: LlmPointwiseOptions) -> None:
+    given = (options.instruction or "").strip()
+    if not any(given in text for text in (prompt.before, prompt.between, prompt.after)):
+        raise InvalidSetting("family_options.instruction: the template has no place for it")
+
+
 def _token_ids(
     model: CausalModel, options: LlmPointwiseOptions, known: KnownPrompt | None
 ) -> tuple[int, ...]:
-    if options.true_token is None and model.token_ids is not None:
-        return model.token_ids
-    true_token = options.true_token or (known.true_token if known else None)
-    if true_token is None:
+    token_ids = list(_usual_token_ids(model, known))
+    if options.true_token is not None:
+        token_ids = [_token_id(model, "true_token", options.true_token)]
+    if not token_ids:
         raise ModelNotServable("set the family_options `true_token` and `false_token`")
-    false_token = options.false_token
-    if false_token is None and options.true_token is None and known is not None:
-        false_token = known.false_token
-    named = {"true_token": true_token, "false_token": false_token}
+    if options.false_token is not None:
+        del token_ids[1:]
+    if options.false_token:
+        token_ids.append(_token_id(model, "false_token", options.false_token))
+    return tuple(token_ids)
+
+
+def _usual_token_ids(model: CausalModel, known: KnownPrompt | None) -> tuple[int, ...]:
+    """Give those that the files or the kind of the model tell; none if they do not."""
+    if model.token_ids is not None or known is None:
+        return model.token_ids or ()
+    named = {"true_token": known.true_token, "false_token": known.false_token}
     return tuple(_token_id(model, name, text) for name, text in named.items() if text)
 
 

@@ -53,7 +53,7 @@ class ModelLoader:
             StartupError: its files cannot be had, or cannot be run.
             ServerFault: it fails on the first texts that it is given.
         """
-        family = await asyncio.to_thread(find_family, settings)
+        found = await asyncio.to_thread(find_family, settings)
         async with AsyncExitStack() as stack:
             loading = Loading(
                 name=table.name,
@@ -63,8 +63,9 @@ class ModelLoader:
                 members=tuple(members),
                 matrix_cache=self._matrix_cache,
                 measuring=self._measuring,
+                found=found.folder,
             )
-            reranker = await family.load(loading)
+            reranker = await found.family.load(loading)
             close = stack.pop_all().aclose
         return LoadedModel(reranker, close)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rerank_sidecar.errors import InvalidSetting
-from rerank_sidecar.loading.families import FAMILIES, find_family
+from rerank_sidecar.loading.families import find_family, owner_of
 from rerank_sidecar.models.resolve import model_folder
 from rerank_sidecar.settings import Settings
 
@@ -22,9 +22,11 @@ def pull_model(settings: Settings, *, prepare: bool = True) -> Path:
         ModelNotServable: they are no model that any family can run.
         MissingExtra: converting it needs a part of the package that is not installed.
     """
-    if any(family.claims(settings.model) for family in FAMILIES):
+    if owner_of(settings.model) is not None:
         raise InvalidSetting(f"model: `{settings.model}` has no files to pull")
-    folder = model_folder(settings)
-    if prepare:
-        find_family(settings).prepare(folder, settings)
+    if not prepare:
+        return model_folder(settings)
+    found = find_family(settings)
+    folder = found.folder or model_folder(settings)
+    found.family.prepare(folder, settings)
     return folder

@@ -70,14 +70,20 @@ class RemoteFamily:
 def require_remote_extra() -> None:
     """Make sure that other servers can be asked.
 
-    httpx would log each request at INFO, and httpcore each header of an answer at DEBUG.
+    httpx would log each request at INFO, httpcore each header of an answer at DEBUG, and botocore
+    what it signs, session tokens included.
 
     Raises:
         MissingExtra: they cannot.
     """
     if find_spec("httpx") is None or find_spec("tenacity") is None:
         raise MissingExtra("remote", "asking other servers")
-    for name in ("httpx", "httpcore"):
+    quieten("httpx", "httpcore", "botocore")
+
+
+def quieten(*loggers: str) -> None:
+    """Keep what clients of other servers log of headers, texts and signatures out of the log."""
+    for name in loggers:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
@@ -113,8 +119,9 @@ def _key(options: ConnectionOptions, key_env: str | None) -> str | None:
         key = os.environ.get(options.api_key_env, "").strip()
         if not key:
             raise InvalidSetting(f"family_options.api_key_env: {options.api_key_env} is not set")
-        return key
-    return os.environ.get(key_env or "", "").strip() or None
+        return _sendable(key, options.api_key_env)
+    key = os.environ.get(key_env or "", "").strip()
+    return _sendable(key, str(key_env)) if key else None
 
 
 def _key_of_file(path: Path) -> str:
@@ -127,6 +134,12 @@ def _key_of_file(path: Path) -> str:
         ) from None
     if not key:
         raise InvalidSetting(f"family_options.api_key_file: {path} is empty")
+    return _sendable(key, str(path))
+
+
+def _sendable(key: str, where: str) -> str:
+    if not (key.isascii() and key.isprintable()):
+        raise InvalidSetting(f"the API key of {where} has letters that no header can carry")
     return key
 
 
@@ -168,5 +181,7 @@ def _info(loading: Loading, target: Target, traits: Traits, options: RemoteOptio
         max_tokens=traits.max_tokens,
         comparable_across_requests=traits.comparable_across_requests,
         default_long_document_policy=traits.default_policy,
-        keep_scores=options.keep_scores and traits.comparable_across_requests,
+        keep_scores=(
+            options.keep_scores and traits.keep_scores and traits.comparable_across_requests
+        ),
     )

@@ -90,11 +90,11 @@ def builtin_arithmetic(engine: EngineChoice, cpu: Cpu) -> tuple[Arithmetic, str]
     Raises:
         InvalidSetting: an engine that cannot read the embedded model.
     """
-    if engine.is_onnxruntime:
+    wanted = _EXPLICIT.get(engine)
+    if engine.is_onnxruntime or (wanted is None and engine is not EngineChoice.AUTO):
         raise InvalidSetting(
             f"engine: `{engine.value}` cannot read the embedded model, which is an OpenVINO file"
         )
-    wanted = _EXPLICIT.get(engine)
     if wanted is not None:
         return wanted, f"the setting engine={engine.value}"
     if cpu.has_bfloat16:

@@ -23,6 +23,10 @@ _OFFSET_POSITIONS = frozenset(
 
 _MAX_TOKENS_UNSAID = 512
 
+_CLASSIFIER = "ForSequenceClassification"
+_CAUSAL = ("ForCausalLM", "LMHeadModel")
+"""How the names of transformers' classes end."""
+
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
@@ -51,8 +55,8 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     if not (folder / "config.json").is_file():
         raise ModelNotServable(f"{folder} has no config.json, so it is no Hugging Face model")
     config = read_json_object(folder / "config.json")
-    _require_one_label(folder, config)
     wrapper = _read_wrapper(folder)
+    _require_one_label(folder, config)
     return Checkpoint(
         folder=folder,
         model_type=config.text("model_type") or "",
@@ -71,9 +75,39 @@ def architectures(folder: Path) -> tuple[str, ...]:
         return ()
 
 
+def is_cross_encoder(folder: Path) -> bool:
+    """Tell whether a folder holds a classifier, or what else CrossEncoder saved; never raises.
+
+    A language model behind a LogitScore, which CrossEncoder saves as well, is none.
+    """
+    if any(each.endswith(_CLASSIFIER) for each in architectures(folder)):
+        return True
+    try:
+        whole = read_json_object(folder / "config_sentence_transformers.json")
+        return whole.text("model_type") == "CrossEncoder" and not is_causal(folder)
+    except StartupError:
+        return False
+
+
+def is_causal(folder: Path) -> bool:
+    """Tell whether a folder holds a causal language model; never raises."""
+    return any(each.endswith(_CAUSAL) for each in architectures(folder))
+
+
+def label_count(folder: Path) -> int | None:
+    """Count the labels of a folder's classifier, None if it holds none.
+
+    Raises:
+        ModelNotServable: its config.json is broken.
+    """
+    config = read_json_object(folder / "config.json")
+    is_classifier = any(each.endswith(_CLASSIFIER) for each in architectures(folder))
+    return _label_count(config) if is_classifier else None
+
+
 def _require_one_label(folder: Path, config: JsonObject) -> None:
     names = config.texts("architectures")
-    if not any(name.endswith("ForSequenceClassification") for name in names):
+    if not any(name.endswith(_CLASSIFIER) for name in names):
         found = ", ".join(names) or "none named"
         raise ModelNotServable(
             f"{folder} is no cross-encoder: an architecture *ForSequenceClassification is needed, "
@@ -120,7 +154,10 @@ def _require_one_module(path: Path) -> None:
     if not isinstance(modules, list) or not all(isinstance(each, dict) for each in modules):
         raise ModelNotServable(f"{path} must hold a JSON list of objects")
     if len(modules) != 1 or JsonObject(path, modules[0], "[0].").text("path"):
-        raise ModelNotServable(f"{path} must name one plain Transformer module and nothing else")
+        raise ModelNotServable(
+            f"{path} must name one plain Transformer module and nothing else; torch runs others, "
+            "with `engine` set to `torch-float32`"
+        )
 
 
 def _activation(folder: Path, config: JsonObject, wrapper: _Wrapper) -> Activation:

@@ -23,7 +23,7 @@ from rerank_sidecar.models.export_check import (
     padded_batch,
 )
 from rerank_sidecar.models.first_token import compute_first_token_only
-from rerank_sidecar.models.runtime import OpenVinoModel, load_openvino
+from rerank_sidecar.models.runtime import OpenVinoModel, load_openvino, quieten_transformers
 
 Torch: TypeAlias = Any
 Transformers: TypeAlias = Any
@@ -96,6 +96,7 @@ def load_exportable(checkpoint: Checkpoint, *, trust_remote_code: bool) -> Expor
     torch, transformers = _import_torch(checkpoint.folder)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about what is checked below
+        quieten_transformers()
         model = _load(transformers, checkpoint, trust_remote_code=trust_remote_code)
         tokenizer = _load_tokenizer(transformers, checkpoint, trust_remote_code)
         names = _input_names(model, tokenizer)
@@ -209,9 +210,15 @@ def _trace(exportable: Exportable) -> OpenVinoModel:
     with warnings.catch_warnings(), exportable.torch.no_grad():
         # Tracing warns of every place that could go wrong; whether one did is checked afterwards.
         warnings.simplefilter("ignore")
-        converted = load_openvino().convert_model(
-            exportable.module, example_input=exportable.tensors()
-        )
+        try:
+            converted = load_openvino().convert_model(
+                exportable.module, example_input=exportable.tensors()
+            )
+        except Exception as error:
+            raise ModelNotServable(
+                f"OpenVINO cannot convert the model ({type(error).__name__}); torch runs it as it "
+                "is, with `engine` set to `torch-float32`"
+            ) from error
     for port, name in zip(converted.inputs, exportable.input_names, strict=True):
         port.get_tensor().set_names({name})
     converted.outputs[0].get_tensor().set_names({"logits"})

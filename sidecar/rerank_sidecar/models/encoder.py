@@ -21,19 +21,33 @@ _PYLATE_KEYS = frozenset({"query_prefix", "document_prefix", "do_query_expansion
 
 
 class EncoderKind(StrEnum):
-    """Whether an encoder gives one vector for a text, or one for each token."""
+    """Whether an encoder gives a vector for a text or for each token: the family it is of."""
 
     BI_ENCODER = "bi_encoder"
-    MULTI_VECTOR = "multi_vector"
+    MULTI_VECTOR = "late_interaction"
 
 
 @dataclass(frozen=True, slots=True)
 class Expansion:
-    """How queries are filled up: to `length` tokens with `token_id`, which may be attended to."""
+    """Tokens that make every short query as long as `length`, special tokens included.
+
+    Their vectors take part in MaxSim as if they were the query's own: a model that was trained so
+    puts into them what else the query may mean (Khattab and Zaharia, SIGIR 2020, section 3.2: query
+    augmentation). Unless they are `attended`, no token attends to them.
+    """
 
     token_id: int
     length: int
-    attended: bool
+    attended: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The token ids that the library makes of a text, as a query and as a document."""
+
+    text: str
+    query_ids: tuple[int, ...]
+    document_ids: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +56,8 @@ class EncoderFacts:
 
     Prompts stand before texts. `max_tokens` is what is read of a document and `max_query_tokens`
     of a query, special tokens and prompts included. Document tokens of `skipped_token_ids` have no
-    vector. `similarity` is what the model's authors compare vectors by.
+    vector. `similarity` is what the model's authors compare vectors by. `samples` are how the
+    library reads some texts.
     """
 
     kind: EncoderKind
@@ -55,6 +70,7 @@ class EncoderFacts:
     expansion: Expansion | None = None
     skipped_token_ids: tuple[int, ...] = ()
     similarity: str = ""
+    samples: tuple[Sample, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Give the facts as a JSON object."""
@@ -68,6 +84,10 @@ class EncoderFacts:
             "kind": EncoderKind(values["kind"]),
             "expansion": None if expansion is None else Expansion(**expansion),
             "skipped_token_ids": tuple(values["skipped_token_ids"]),
+            "samples": tuple(
+                Sample(each["text"], tuple(each["query_ids"]), tuple(each["document_ids"]))
+                for each in values["samples"]
+            ),
         }
         return cls(**{**values, **given})
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import fnmatch
 import logging
 from collections.abc import Collection
+from functools import partial
 from pathlib import Path
 
-from rerank_sidecar.errors import ModelUnavailable
+from rerank_sidecar.errors import ModelUnavailable, StartupError
+from rerank_sidecar.models.checkpoint import is_causal
 from rerank_sidecar.models.torch_device import choose_torch_engine
 from rerank_sidecar.settings import Settings
 
@@ -19,6 +21,9 @@ _DESCRIPTION_FILES = (
     # The modules that sentence-transformers puts behind a transformer, weights and all.
     *("[0-9]_*/*.json", "[0-9]_*/*.safetensors", "[0-9]_*/*.bin"),
 )
+_ENCODER_FILES = ("artifact.metadata", "[0-9]_*/config.json")
+"""Only encoders have these: Stanford's ColBERTs, and what sentence-transformers saves in parts."""
+
 _TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.txt", "vocab.json", "merges.txt", "*.model", "chat_template.jinja"),
@@ -100,15 +105,19 @@ def _remote_files(settings: Settings) -> set[str]:
 def _download(settings: Settings, names: Collection[str]) -> Path:
     from huggingface_hub import snapshot_download
 
-    weights = _weight_files(names, for_torch=choose_torch_engine(settings) is not None)
-    patterns = [*_DESCRIPTION_FILES, *_TOKENIZER_FILES, *weights]
+    patterns = [*_DESCRIPTION_FILES, *_TOKENIZER_FILES]
     if settings.trust_remote_code:
         patterns.append("*.py")
     _LOG.info("fetching model %s from the hub", settings.model)
+    fetch = partial(snapshot_download, settings.model, revision=settings.revision)
     try:
-        folder = snapshot_download(
-            settings.model, revision=settings.revision, allow_patterns=patterns
-        )
+        for_torch = choose_torch_engine(settings) is not None
+        if not for_torch and _ONNX_FILES[0] in names:
+            # Language models run with torch everywhere.
+            for_torch = is_causal(Path(fetch(allow_patterns=["config.json"])))
+        folder = fetch(allow_patterns=[*patterns, *_weight_files(names, for_torch=for_torch)])
+    except StartupError:
+        raise
     except Exception as error:
         reason = f"the download failed ({type(error).__name__})"
         raise ModelUnavailable(_how_to_fetch(settings, reason)) from error
@@ -117,7 +126,9 @@ def _download(settings: Settings, names: Collection[str]) -> Path:
 
 def _weight_files(names: Collection[str], *, for_torch: bool) -> tuple[str, ...]:
     """Choose one form of the weights: the one that takes the least work to serve."""
-    if _ONNX_FILES[0] in names and not for_torch:
+    # An encoder's ONNX file lacks what comes behind the transformer.
+    is_encoder = any(fnmatch.filter(names, each) for each in _ENCODER_FILES)
+    if _ONNX_FILES[0] in names and not for_torch and not is_encoder:
         return _ONNX_FILES
     if fnmatch.filter(names, _SAFETENSORS_FILES[0]):
         return _SAFETENSORS_FILES

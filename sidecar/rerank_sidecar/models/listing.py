@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import chain
@@ -11,9 +11,15 @@ from pathlib import Path
 
 from rerank_sidecar.errors import ModelNotServable, StartupError
 from rerank_sidecar.models.builtin import EMBEDDED, EMBEDDED_FOLDER, LEXICAL
-from rerank_sidecar.models.checkpoint import read_checkpoint
+from rerank_sidecar.models.checkpoint import label_count
 from rerank_sidecar.models.model_card import read_card
-from rerank_sidecar.models.prepared import DESCRIPTION_FILE, prepared_models_folder, read_prepared
+from rerank_sidecar.models.prepared import (
+    CROSS_ENCODER,
+    DESCRIPTION_FILE,
+    GRAPH_FILE,
+    prepared_models_folder,
+    read_prepared,
+)
 from rerank_sidecar.models.weights import find_weights
 from rerank_sidecar.settings import Settings
 
@@ -59,13 +65,14 @@ _RECOMMENDED = (
 )
 
 
-def list_models(settings: Settings) -> list[ModelListing]:
+def list_models(settings: Settings, family_of: Callable[[Path], str | None]) -> list[ModelListing]:
     """List built-in models, then those on disk, then a few on the hub; asks no one over the net.
 
     A hub model that is on disk is listed once for each form: as converted, or else as downloaded.
+    `family_of` names the family that a folder holds a model of, None if it holds none.
     """
     listings: list[ModelListing] = []
-    for listing in chain(_built_in(), _converted(settings), _downloaded(), _recommended()):
+    for listing in chain(_built_in(), _converted(settings), _downloaded(family_of), _recommended()):
         is_new = all(listing.id != other.id for other in listings)
         if is_new or listing.state is ModelState.CONVERTED:
             listings.append(listing)
@@ -101,19 +108,20 @@ def _converted(settings: Settings) -> Iterator[ModelListing]:
         except ModelNotServable as error:
             _LOG.warning("left out a converted model that is damaged: %s", error)
             continue
+        runtime = "ONNX Runtime" if GRAPH_FILE in prepared.files else "OpenVINO"
         yield ModelListing(
             id=prepared.source,
-            family="cross_encoder",
+            family=prepared.family,
             state=ModelState.CONVERTED,
             place=str(path.parent),
             size_bytes=_size(path.parent),
             licence=prepared.licence,
             languages=prepared.languages,
-            note=f"version {prepared.version}, quantize {prepared.quantization}",
+            note=f"version {prepared.version}, quantize {prepared.quantization}, {runtime}",
         )
 
 
-def _downloaded() -> Iterator[ModelListing]:
+def _downloaded(family_of: Callable[[Path], str | None]) -> Iterator[ModelListing]:
     from huggingface_hub import CacheNotFound, constants, scan_cache_dir
 
     try:
@@ -122,11 +130,12 @@ def _downloaded() -> Iterator[ModelListing]:
         return
     for repository in sorted(repositories, key=lambda each: str(each.repo_id)):
         newest = max(repository.revisions, key=lambda each: each.last_modified, default=None)
-        if newest is not None and _is_servable(newest.snapshot_path):
+        family = None if newest is None else family_of(newest.snapshot_path)
+        if newest is not None and family is not None and _is_whole(newest.snapshot_path):
             card = read_card(newest.snapshot_path)
             yield ModelListing(
                 id=repository.repo_id,
-                family="cross_encoder",
+                family=family,
                 state=ModelState.DOWNLOADED,
                 place=str(newest.snapshot_path),
                 size_bytes=newest.size_on_disk,
@@ -135,20 +144,20 @@ def _downloaded() -> Iterator[ModelListing]:
             )
 
 
-def _is_servable(folder: Path) -> bool:
+def _is_whole(folder: Path) -> bool:
+    """Tell whether weights are there, and a classifier has the one label that ranking needs."""
     try:
-        read_checkpoint(folder)
         find_weights(folder)
+        return label_count(folder) in {None, 1}
     except StartupError:
         return False
-    return True
 
 
 def _recommended() -> Iterator[ModelListing]:
     for model_id, languages, note in _RECOMMENDED:
         yield ModelListing(
             id=model_id,
-            family="cross_encoder",
+            family=CROSS_ENCODER,
             state=ModelState.HUB,
             place=f"https://huggingface.co/{model_id}",
             licence="apache-2.0",

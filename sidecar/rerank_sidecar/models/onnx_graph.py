@@ -25,6 +25,7 @@ from rerank_sidecar.models.export_check import (
     padded_batch,
 )
 from rerank_sidecar.models.json_files import read_json_object
+from rerank_sidecar.models.prepared import GRAPH_FILE
 from rerank_sidecar.models.runtime import load_onnxruntime
 from rerank_sidecar.models.weights import Weights, copy_files
 
@@ -34,8 +35,6 @@ Session: TypeAlias = Any
 SessionOptions: TypeAlias = Any
 
 _LOG = logging.getLogger(__name__)
-
-GRAPH_FILE = "model.onnx"
 
 _RECIPE_VERSION = 1
 """Counts up whenever the same files would become a graph with other scores."""

@@ -19,12 +19,12 @@ from rerank_sidecar.models.export_check import require_independent_rows
 from rerank_sidecar.models.fingerprint import fingerprint, short
 from rerank_sidecar.models.model_card import read_card
 from rerank_sidecar.models.onnx_graph import (
-    GRAPH_FILE,
     OnnxSource,
     onnx_recipe,
     write_onnx_graph,
 )
 from rerank_sidecar.models.prepared import (
+    GRAPH_FILE,
     TOKENIZER_FILE,
     build_in_one_step,
     describe,

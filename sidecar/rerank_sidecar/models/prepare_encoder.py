@@ -11,12 +11,13 @@ from pathlib import Path
 from rerank_sidecar.errors import InvalidSetting, ModelNotServable, ModelUnavailable
 from rerank_sidecar.models.arithmetic import Arithmetic, wanted_arithmetic
 from rerank_sidecar.models.calibration import read_calibration_pairs
-from rerank_sidecar.models.convert_encoder import LoadedEncoder, load_encoder
+from rerank_sidecar.models.convert_encoder import convert_encoder
 from rerank_sidecar.models.cross_encoder_int8 import quantize_on
 from rerank_sidecar.models.encoder import EncoderFacts, EncoderKind, encoder_kind
 from rerank_sidecar.models.export_check import TokenBatch
 from rerank_sidecar.models.fingerprint import fingerprint, short
 from rerank_sidecar.models.json_files import read_json_object
+from rerank_sidecar.models.load_encoder import DOCUMENT, QUERY, LoadedEncoder, load_encoder
 from rerank_sidecar.models.model_card import read_card
 from rerank_sidecar.models.prepare import kept_quantization, quantized, with_arithmetic
 from rerank_sidecar.models.prepared import (
@@ -64,11 +65,7 @@ def prepare_encoder(
     """
     if settings.engine.is_onnxruntime:
         raise InvalidSetting(f"engine: `{settings.engine.value}` runs cross-encoders only")
-    if kind is EncoderKind.MULTI_VECTOR and encoder_kind(folder) is not kind:
-        raise ModelNotServable(
-            f"{folder} is no model with a vector for each token, such as a ColBERT: neither "
-            "sentence-transformers nor PyLate nor Stanford's library saved it as one"
-        )
+    require_kind(folder, kind)
     digest = _digest(folder, settings, kind)
     prepared = prepared_models_folder(settings) / digest[:32]
     model = ServableModel(
@@ -91,15 +88,39 @@ def prepare_encoder(
     return with_arithmetic(model, settings), facts
 
 
-def _digest(folder: Path, settings: Settings, kind: EncoderKind) -> str:
+def require_kind(folder: Path, kind: EncoderKind) -> None:
+    """Refuse a folder that holds no model with a vector for each token, where that is wanted.
+
+    The library would make one of any transformer, with a projection of random numbers.
+
+    Raises:
+        ModelNotServable: it holds none.
+    """
+    if kind is EncoderKind.MULTI_VECTOR and encoder_kind(folder) is not kind:
+        raise ModelNotServable(
+            f"{folder} is no model with a vector for each token, such as a ColBERT: neither "
+            "sentence-transformers nor PyLate nor Stanford's library saved it as one"
+        )
+
+
+def encoder_digest(folder: Path, recipe: str) -> str:
+    """Hash an encoder's files, and how they are run.
+
+    Raises:
+        ModelUnavailable: the folder has no weights.
+    """
     weights, configuration = _files(folder, _WEIGHTS), _files(folder, _CONFIGURATION_FILES)
     if not weights:
         raise ModelUnavailable(f"{folder} has no weights: no *.safetensors and no *.bin")
+    return fingerprint(folder, weights | configuration, recipe)
+
+
+def _digest(folder: Path, settings: Settings, kind: EncoderKind) -> str:
     recipe = f"encoder {_CONVERTER_VERSION} {kind.value}, quantize {kept_quantization(settings)}"
     if wanted_arithmetic(settings) is Arithmetic.INT8:
         # Kept in int8 even where that is slower, unlike the folder that `auto` makes.
         recipe += ", always"
-    return fingerprint(folder, weights | configuration, recipe)
+    return encoder_digest(folder, recipe)
 
 
 def _files(folder: Path, patterns: tuple[str, ...]) -> set[Path]:
@@ -112,10 +133,10 @@ def _fill(
 ) -> None:
     """Write the converted model and what is to be known of it into a folder."""
     loaded = load_encoder(original, kind, trust_remote_code=settings.trust_remote_code)
-    loaded.save_tokenizer(folder / TOKENIZER_FILE)
+    (folder / TOKENIZER_FILE).write_text(loaded.tokenizer_json, encoding="utf-8")
     facts = json.dumps(loaded.facts.as_json(), indent=2, ensure_ascii=False) + "\n"
     (folder / _FACTS_FILE).write_text(facts, encoding="utf-8")
-    converted = loaded.convert()
+    converted = convert_encoder(loaded)
     kept, is_int8 = quantized(
         converted,
         lambda: quantize_on(converted, _sample_batches(loaded), original),
@@ -131,9 +152,14 @@ def _fill(
         source=model.source,
         quantization=model.quantization,
         is_int8=is_int8,
+        family=kind.value,
     )
 
 
 def _sample_batches(loaded: LoadedEncoder) -> list[TokenBatch]:
     """Make batches of one text each, so that no padding distorts the measured ranges."""
-    return list(loaded.batches(islice(read_calibration_pairs(), _PAIRS)))
+    return [
+        loaded.inputs([text], task)
+        for pair in islice(read_calibration_pairs(), _PAIRS)
+        for text, task in zip(pair, (QUERY, DOCUMENT), strict=True)
+    ]

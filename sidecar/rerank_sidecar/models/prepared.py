@@ -18,6 +18,10 @@ from rerank_sidecar.settings import Settings
 
 DESCRIPTION_FILE = "prepared.json"
 TOKENIZER_FILE = "tokenizer.json"
+GRAPH_FILE = "model.onnx"
+"""What ONNX Runtime runs; OpenVINO's files have names of their own."""
+
+CROSS_ENCODER = "cross_encoder"
 
 _MODEL_FILES = "model.*"
 
@@ -38,6 +42,7 @@ class Prepared:
     version: str
     source: str
     quantization: str
+    family: str
     licence: str
     languages: tuple[str, ...]
     is_int8: bool
@@ -67,6 +72,7 @@ def read_prepared(folder: Path) -> Prepared:
         version=description.required_text("version"),
         source=description.required_text("source"),
         quantization=description.required_text("quantization"),
+        family=description.text("family") or CROSS_ENCODER,
         licence=description.text("licence") or "",
         languages=tuple(description.texts("languages")),
         is_int8=(description.text("weights") or description.text("quantization")) == "int8",
@@ -75,7 +81,14 @@ def read_prepared(folder: Path) -> Prepared:
 
 
 def describe(  # noqa: PLR0913 - each is a fact of its own
-    folder: Path, card: Card, *, version: str, source: str, quantization: str, is_int8: bool
+    folder: Path,
+    card: Card,
+    *,
+    version: str,
+    source: str,
+    quantization: str,
+    is_int8: bool,
+    family: str = CROSS_ENCODER,
 ) -> None:
     """Write down what the model in a folder is and how long its files are."""
     files = [*sorted(folder.glob(_MODEL_FILES)), folder / TOKENIZER_FILE]
@@ -83,6 +96,7 @@ def describe(  # noqa: PLR0913 - each is a fact of its own
         "version": version,
         "source": source,
         "quantization": quantization,
+        "family": family,
         "weights": "int8" if is_int8 else "float32",
         "licence": card.licence,
         "languages": list(card.languages),

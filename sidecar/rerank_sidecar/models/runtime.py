@@ -32,6 +32,20 @@ def load_openvino() -> OpenVino:
     return openvino
 
 
+def quieten_transformers() -> None:
+    """Keep transformers' progress bars and its reports on weights out of the log.
+
+    What is wrong with a model's weights is found here, and told by an error.
+
+    Raises:
+        ModuleNotFoundError: it is not installed.
+    """
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+
+
 def load_onnxruntime() -> OnnxRuntime:
     """Import ONNX Runtime with its telemetry switched off, and give the module.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,14 +11,14 @@ from typing import Any
 
 import torch
 
-from rerank_sidecar.errors import MissingExtra, ModelNotServable
+from rerank_sidecar.errors import ModelNotServable
 from rerank_sidecar.models.llm_prompt import PairPrompt
 from rerank_sidecar.models.packed import HubModel
 from rerank_sidecar.models.servable import Activation
 from rerank_sidecar.models.torch_checkpoint import (
     HubTokenizer,
     known_activation,
-    why_not_loadable,
+    loading_with_library,
 )
 
 _MARKS = ("\ue0f1query\ue0f1", "\ue0f2document\ue0f2")
@@ -53,16 +52,8 @@ def load_causal_model(
             or a document.
     """
     load = _load_saved if (folder / "modules.json").is_file() else _load_plain
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what matters of what it warns of is looked at here
-            return load(folder, dtype, instruction, trust_remote_code)
-    except ImportError as error:
-        raise MissingExtra("torch", f"running {folder} with torch") from error
-    except (MissingExtra, ModelNotServable):
-        raise
-    except Exception as error:
-        raise ModelNotServable(why_not_loadable(folder, error, trust_remote_code)) from error
+    with loading_with_library(folder, trust_remote_code=trust_remote_code):
+        return load(folder, dtype, instruction, trust_remote_code)
 
 
 def answer_with(model: HubModel, token_ids: Sequence[int]) -> None:
@@ -112,7 +103,12 @@ def _load_plain(
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     shared = {"local_files_only": True, "trust_remote_code": trust_remote_code}
-    model = AutoModelForCausalLM.from_pretrained(str(folder), dtype=dtype, **shared)
+    model, loading = AutoModelForCausalLM.from_pretrained(
+        str(folder), dtype=dtype, output_loading_info=True, **shared
+    )
+    if loading["missing_keys"]:
+        lacking = ", ".join(sorted(loading["missing_keys"])[:3])
+        raise ModelNotServable(f"{folder} has no weights for {lacking}")
     tokenizer = AutoTokenizer.from_pretrained(str(folder), **shared)
     return CausalModel(model.eval(), tokenizer)
 

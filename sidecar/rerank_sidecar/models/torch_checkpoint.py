@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -13,6 +14,7 @@ import torch
 
 from rerank_sidecar.errors import MissingExtra, ModelNotServable
 from rerank_sidecar.models.packed import HubModel, position_offset
+from rerank_sidecar.models.runtime import quieten_transformers
 from rerank_sidecar.models.servable import Activation
 
 HubTokenizer: TypeAlias = Any
@@ -23,6 +25,8 @@ Inputs: TypeAlias = Mapping[str, torch.Tensor]
 Output = Literal["logits", "hidden_states"]
 
 _MAX_TOKENS_UNSAID = 512
+
+_OF_THE_EXTRA = frozenset({"safetensors", "sentence_transformers", "torch", "transformers"})
 
 _HEADS = ("classifier", "score")
 """What transformers calls the part that makes a classifier of a model."""
@@ -63,15 +67,30 @@ def load_torch_model(
         ModelNotServable: it cannot load the model, or the model has another number of labels.
     """
     loaders = {"logits": _load_cross_encoder, "hidden_states": _load_encoder}
+    with loading_with_library(folder, trust_remote_code=trust_remote_code):
+        return loaders[output](folder, trust_remote_code)
+
+
+@contextmanager
+def loading_with_library(folder: Path, *, trust_remote_code: bool) -> Iterator[None]:
+    """Have transformers and sentence-transformers load a folder quietly, and say why they cannot.
+
+    Raises:
+        MissingExtra: one of them is not installed.
+        ModelNotServable: they cannot load the model.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what matters of what it warns of is looked at here
-            return loaders[output](folder, trust_remote_code)
-    except ImportError as error:
-        raise MissingExtra("torch", f"running {folder} with torch") from error
+            quieten_transformers()
+            yield
     except (MissingExtra, ModelNotServable):
         raise
     except Exception as error:
+        # Code that comes with a model may want packages that are none of ours.
+        name = error.name if isinstance(error, ImportError) else None
+        if name is not None and name.partition(".")[0] in _OF_THE_EXTRA:
+            raise MissingExtra("torch", f"running {folder} with torch") from error
         raise ModelNotServable(why_not_loadable(folder, error, trust_remote_code)) from error
 
 
@@ -95,6 +114,7 @@ def _as_float32(_module: object, inputs: tuple[torch.Tensor, ...]) -> tuple[torc
 
 def _load_cross_encoder(folder: Path, trust_remote_code: bool) -> TorchModel:
     from sentence_transformers import CrossEncoder
+    from sentence_transformers.cross_encoder.modules import LogitScore
 
     encoder = CrossEncoder(
         str(folder),
@@ -103,6 +123,10 @@ def _load_cross_encoder(folder: Path, trust_remote_code: bool) -> TorchModel:
         trust_remote_code=trust_remote_code,
         model_kwargs={"dtype": torch.float32},
     )
+    if isinstance(encoder[-1], LogitScore):
+        raise ModelNotServable(
+            f"{folder} holds a language model that answers yes or no: its `family` is llm_pointwise"
+        )
     if encoder.num_labels != 1:
         raise ModelNotServable(
             f"{folder} has {encoder.num_labels} labels; only a cross-encoder with one can rank"
@@ -217,6 +241,8 @@ def _stored_names(folder: Path) -> Iterator[str]:
     for path in folder.glob("*.safetensors"):
         with safe_open(path, framework="pt") as file:
             yield from file.keys()
+    for path in folder.glob("pytorch_model*.bin"):
+        yield from torch.load(path, map_location="meta", weights_only=True)
 
 
 def why_not_loadable(folder: Path, error: Exception, trust_remote_code: bool) -> str:

@@ -63,9 +63,12 @@ def choose_torch_engine(settings: Settings) -> TorchEngine | None:
     dtype = _DTYPES.get(settings.engine)
     if dtype is None and settings.engine is not EngineChoice.AUTO:
         if wanted not in {ANY_DEVICE, CPU}:
-            raise InvalidSetting(f"engine: `{settings.engine.value}` runs on the CPU, not {wanted}")
+            raise InvalidSetting(
+                f"engine: `{settings.engine.value}` runs on the CPU, but {asked_by(settings)} asks "
+                f"for {wanted}"
+            )
         return None
-    devices = choose_devices(wanted)
+    devices = choose_devices(wanted, asked_by(settings))
     if dtype is None:
         return _automatic(devices)
     if devices == (CPU,) and dtype is TorchDtype.FP16:
@@ -81,10 +84,17 @@ def wanted_device(settings: Settings) -> str:
     return settings.device
 
 
-def choose_devices(wanted: str) -> tuple[str, ...]:
+def asked_by(settings: Settings) -> str:
+    """Name the setting that asks for `wanted_device`."""
+    is_stock = settings.device == ANY_DEVICE and settings.enable_cuda
+    return "enable_cuda" if is_stock else "device"
+
+
+def choose_devices(wanted: str, setting: str = "device") -> tuple[str, ...]:
     """Turn `auto`, `cpu`, `cuda` (all GPUs) or `cuda:N` into torch's names of devices.
 
-    `auto` is all GPUs if there are any and torch is here to use them.
+    `auto` is all GPUs if there are any and torch is here to use them. `setting` is the one that
+    asks, which errors name.
 
     Raises:
         InvalidSetting: a GPU is asked for that is not there; says why in one sentence.
@@ -99,11 +109,11 @@ def choose_devices(wanted: str) -> tuple[str, ...]:
     _require_torch(f"device {wanted}")
     gpus = _gpus()
     if not gpus:
-        raise InvalidSetting(f"device: `{wanted}` was asked for, but {_why_no_gpu()}")
+        raise InvalidSetting(f"{setting}: `{wanted}` was asked for, but {_why_no_gpu()}")
     if wanted == CUDA:
         return gpus
     if wanted not in gpus:
-        raise InvalidSetting(f"device: there is no `{wanted}`, only {', '.join(gpus)}")
+        raise InvalidSetting(f"{setting}: there is no `{wanted}`, only {', '.join(gpus)}")
     return (wanted,)
 
 

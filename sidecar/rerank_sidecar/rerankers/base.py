@@ -75,6 +75,8 @@ class ScoreOptions:
 
     `deadline` is on the clock of `time.monotonic`, in seconds. `meter` is written to.
     `query_vectors` are those that the caller sent for the query, float32 [rows, dimension].
+    `is_chunk` tells that other documents of the same search may come as requests of their own.
+    Without a `long_document_policy` the model's own default holds.
     """
 
     truncation: Truncation = field(default_factory=Truncation)
@@ -83,6 +85,7 @@ class ScoreOptions:
     deadline: float | None = None
     meter: Meter = field(default_factory=Meter)
     query_vectors: Vectors | None = None
+    is_chunk: bool = False
 
 
 @runtime_checkable

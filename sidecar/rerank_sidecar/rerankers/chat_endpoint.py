@@ -11,9 +11,6 @@ import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -26,6 +23,9 @@ from rerank_sidecar.errors import (
     error_row,
 )
 from rerank_sidecar.rerankers.base import Meter
+from rerank_sidecar.rerankers.deadlines import cancelled_once
+from rerank_sidecar.rerankers.remote.answers import plausible
+from rerank_sidecar.rerankers.retry_after import read_retry_after
 from rerank_sidecar.telemetry import metrics
 
 if TYPE_CHECKING:
@@ -121,10 +121,10 @@ class ChatEndpoint:
         try:
             # The client's own limit is for each read: a trickle of bytes never reaches it.
             async with asyncio.timeout(config.timeout_s):
-                completion = await self._client.chat.completions.create(
-                    model=config.model,
-                    messages=messages,
-                    extra_body=self._extra_body,
+                completion = await cancelled_once(
+                    self._client.chat.completions.create(
+                        model=config.model, messages=messages, extra_body=self._extra_body
+                    )
                 )
             return _answer(completion)
         except (TimeoutError, openai.APITimeoutError) as error:
@@ -154,7 +154,7 @@ class _TryFailed(Exception):
 
 def _refused(error: APIStatusError) -> _TryFailed:
     status = error.status_code
-    told_s = _retry_after_s(error.response.headers.get("retry-after"))
+    told_s = read_retry_after(error.response.headers.get("retry-after"))
     retry_after_s = 1.0 if told_s is None else told_s
     message = f"the chat endpoint answered with status {status}"
     if status == 429:
@@ -163,22 +163,6 @@ def _refused(error: APIStatusError) -> _TryFailed:
         return _TryFailed(RemoteUnavailable(message, retry_after_s), retry_after_s=told_s or 0.0)
     may_pass = status >= 500 or status in {408, 409}
     return _TryFailed(RemoteFailed(message), may_pass=may_pass, retry_after_s=told_s or 0.0)
-
-
-def _retry_after_s(header: str | None) -> float | None:
-    """Read a Retry-After (RFC 9110, section 10.2.3): seconds, or a date; None if it is neither."""
-    if header is None:
-        return None
-    try:
-        seconds = float(header)
-    except ValueError:
-        try:
-            then = parsedate_to_datetime(header)
-        except ValueError:
-            return None
-        then = then if then.tzinfo is not None else then.replace(tzinfo=UTC)
-        seconds = (then - datetime.now(UTC)).total_seconds()
-    return max(0.0, seconds) if isfinite(seconds) else None
 
 
 class _Usage(msgspec.Struct):
@@ -204,5 +188,5 @@ def _answer(completion: object) -> ChatAnswer:
     if not read.choices:
         raise ValueError("no choices")
     usage = read.usage
-    tokens = 0 if usage is None else usage.prompt_tokens + usage.completion_tokens
-    return ChatAnswer(read.choices[0].message.content or "", tokens if tokens > 0 else None)
+    tokens = 0 if usage is None else plausible(usage.prompt_tokens + usage.completion_tokens)
+    return ChatAnswer(read.choices[0].message.content or "", tokens or None)

@@ -1,13 +1,16 @@
-"""Work that has to be done by a time of its own."""
+"""Work that has to be done by a time of its own, and how it ends when it is not."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from typing import Any, TypeVar
 
 from rerank_sidecar.errors import DeadlineExceeded
+
+T = TypeVar("T")
 
 
 @asynccontextmanager
@@ -27,3 +30,19 @@ async def before(deadline: float | None) -> AsyncIterator[None]:
         if not limit.expired():
             raise
         raise DeadlineExceeded("the deadline passed before every score was known") from error
+
+
+async def cancelled_once(work: Coroutine[Any, Any, T]) -> T:
+    """Do work that is cancelled once, however often the caller is while it waits.
+
+    Several deadlines may strike in the same moment. HTTP clients close their connection when they
+    are cancelled; a second cancellation interrupts that, and the connection stays open for good.
+    """
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.wait([task])
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait([task])
+    return task.result()

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from rerank_sidecar.backends.base import TokenSequence
 from rerank_sidecar.batching.scheduler import Scheduler
 from rerank_sidecar.batching.tokenization import TextTokenizer
+from rerank_sidecar.models.encoder import Expansion
 from rerank_sidecar.rerankers.base import Meter
 from rerank_sidecar.rerankers.sharing import Lease, Shared
 from rerank_sidecar.rerankers.threads import in_thread
@@ -52,31 +53,6 @@ class EncodedQuery:
             meter.shared_tokens += self.tokens
 
 
-@dataclass(frozen=True, slots=True)
-class QueryExpansion:
-    """Tokens that make every short query as long as `length`, special tokens included.
-
-    Their vectors take part in MaxSim as if they were the query's own: a model that was trained so
-    puts into them what else the query may mean (Khattab and Zaharia, SIGIR 2020, section 3.2: query
-    augmentation). Unless they are `attended`, no token attends to them.
-    """
-
-    token_id: int
-    length: int
-    attended: bool = False
-
-    def expand(self, sequence: TokenSequence) -> TokenSequence:
-        """Fill a sequence up, if it is shorter."""
-        missing = self.length - len(sequence)
-        if missing <= 0:
-            return sequence
-        return TokenSequence(
-            np.pad(sequence.token_ids, (0, missing), constant_values=self.token_id),
-            np.pad(sequence.type_ids, (0, missing)),
-            attended=None if self.attended else len(sequence),
-        )
-
-
 class GivenQuery:
     """A query whose vectors the caller has sent: like a lease on one that is encoded."""
 
@@ -85,11 +61,14 @@ class GivenQuery:
     def __init__(self, vectors: Vectors, executor: Executor | None) -> None:
         self._vectors = vectors
         self._executor = executor
+        self._encoded: EncodedQuery | None = None
 
     async def value(self, _deadline: float | None = None) -> EncodedQuery:
-        """Make the query's matrix."""
-        matrix, _ = await in_thread(self._executor, QueryMatrix.of, self._vectors)
-        return EncodedQuery(matrix, 0, 0, 0, 0.0, 0.0, 0.0, shared=False)
+        """Make the query's matrix, once."""
+        if self._encoded is None:
+            matrix, _ = await in_thread(self._executor, QueryMatrix.of, self._vectors)
+            self._encoded = EncodedQuery(matrix, 0, 0, 0, 0.0, 0.0, 0.0, shared=False)
+        return self._encoded
 
     def close(self) -> None:
         """There is nothing to give up."""
@@ -106,7 +85,7 @@ class QueryEncoder:
         max_tokens: int,
         executor: Executor | None,
         *,
-        expansion: QueryExpansion | None = None,
+        expansion: Expansion | None = None,
     ) -> None:
         self._tokenizer = tokenizer
         self._scheduler = scheduler
@@ -125,7 +104,7 @@ class QueryEncoder:
         kept = encoded.token_ids[: self._max_tokens]
         sequence = self._tokenizer.single.wrap(kept)
         if self._expansion is not None:
-            sequence = self._expansion.expand(sequence)
+            sequence = expanded(sequence, self._expansion)
         # Before documents of its own priority: they wait for this short sequence, and would
         # otherwise stand in the queue twice. Without a deadline, for those who share it differ in
         # theirs; it is dropped when the last of them has given up.
@@ -141,3 +120,15 @@ class QueryEncoder:
             infer_s=done.infer_s,
             shared=done.shared,
         )
+
+
+def expanded(sequence: TokenSequence, expansion: Expansion) -> TokenSequence:
+    """Fill a query up, if it is shorter than it should be."""
+    missing = expansion.length - len(sequence)
+    if missing <= 0:
+        return sequence
+    return TokenSequence(
+        np.pad(sequence.token_ids, (0, missing), constant_values=expansion.token_id),
+        np.pad(sequence.type_ids, (0, missing)),
+        attended=None if expansion.attended else len(sequence),
+    )

@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from rerank_sidecar.errors import (
     Cancelled,
@@ -44,6 +44,9 @@ _LOG = logging.getLogger(__name__)
 _LONGEST_REST_S = 60.0
 """However long a member asks to be left alone."""
 
+_SPARE_S = 0.05
+"""For the last member to begin and to answer; what it computes is an estimate, too."""
+
 
 @dataclass(frozen=True, slots=True)
 class FallbackConfig:
@@ -51,6 +54,8 @@ class FallbackConfig:
 
     For `sticky_s` after it was turned to another member, a query stays with that one, so that the
     chunks of one search agree. For `rest_s` a member that failed is not asked; the last always is.
+    A chunk of a search that a member has begun to answer is asked of that one alone: a search that
+    fails is better than one in a wrong order.
     """
 
     timeout_s: float = 10.0
@@ -94,23 +99,28 @@ class FallbackReranker:
         """Score documents by one member and yield the outcomes, once it has given them all.
 
         Raises:
-            RerankError: what the last member raised, or what is the caller's own fault.
+            RerankError: what the last member raised, or the one that the search began with; or
+                what is the caller's own fault.
         """
-        given = await gathered(documents)
-        answer = await self._answer(query, given, options)
+        asked = _Asked(query, await gathered(documents), options)
+        answer = await self._answer(asked)
         for outcome in answer.outcomes.items():
             yield outcome
 
-    async def _answer(
-        self, query: str, documents: IndexedDocuments, options: ScoreOptions
-    ) -> Answer:
+    async def _answer(self, asked: _Asked) -> Answer:
+        query = asked.query
         *others, last = self._able(query)
+        keeper = self._keeper(asked)
+        if keeper is not None:
+            others, last = [], keeper
         for place in others:
             if place < self._memory.first_of(query):
                 self._count(place, "STICKY")
                 continue
-            left_s = await self._left_s(place, last, query, documents, options)
-            answer = await self._try(place, left_s, query, documents, options)
+            answer = await self._try(place, await self._left_s(place, last, asked), asked)
+            if answer is None and self._keeper(asked) == place:
+                last = place
+                break
             if answer is None:
                 self._memory.turn(query, place + 1)
             elif place < self._memory.first_of(query):
@@ -118,51 +128,43 @@ class FallbackReranker:
                 # scores are not to meet these.
                 self._count(place, "STICKY")
             else:
-                return self._flagged(answer, options)
-        return self._flagged(await ask(self._members[last], query, documents, options), options)
+                return self._taken(place, answer, asked)
+        return self._taken(last, await asked.of(self._members[last]), asked)
 
-    async def _left_s(
-        self,
-        place: int,
-        last: int,
-        query: str,
-        documents: IndexedDocuments,
-        options: ScoreOptions,
-    ) -> float:
+    def _keeper(self, asked: _Asked) -> int | None:
+        """Give the member that answers the search of which the documents are a chunk, if any."""
+        return self._memory.keeper(asked.query, asked.began) if asked.options.is_chunk else None
+
+    async def _left_s(self, place: int, last: int, asked: _Asked) -> float:
         """Give how long a member may take; 0 if it needs longer than that.
 
         The last member keeps the time that it needs, but for half of all: else a slow one would
-        leave the first nothing.
+        leave the first nothing. One of which nobody knows what it needs keeps a quarter.
         """
-        left_s = self._config.timeout_s
-        if options.deadline is not None:
-            all_s = options.deadline - time.monotonic()
-            last_s = await _seconds(self._members[last], query, documents, options)
-            left_s = min(left_s, max(all_s - last_s, all_s / 2) if last_s < all_s else all_s)
-        needed_s = await _seconds(self._members[place], query, documents, options)
+        left_s, deadline = self._config.timeout_s, asked.options.deadline
+        if deadline is not None:
+            all_s = deadline - time.monotonic()
+            last_s = await asked.seconds(self._members[last])
+            kept_s = 2 * last_s + _SPARE_S if last_s else all_s / 4
+            left_s = min(left_s, max(all_s - kept_s, all_s / 2) if last_s < all_s else all_s)
+        needed_s = await asked.seconds(self._members[place])
         return left_s if needed_s < left_s else 0.0
 
-    async def _try(
-        self,
-        place: int,
-        left_s: float,
-        query: str,
-        documents: IndexedDocuments,
-        options: ScoreOptions,
-    ) -> Answer | None:
+    async def _try(self, place: int, left_s: float, asked: _Asked) -> Answer | None:
         """Ask a member; None if the next one has to be asked."""
         if left_s <= 0 or not self._memory.may_try(place):
             self._count(place, "TOO_SLOW" if left_s <= 0 else "RESTING")
             return None
         deadline = time.monotonic() + left_s
-        how = replace(options, deadline=deadline)
         try:
             async with before(deadline):
-                answer = await ask(self._members[place], query, documents, how)
+                answer = await asked.of(self._members[place], deadline)
             _check(answer)
         except (RequestError, Cancelled):
             raise
-        except Exception as error:  # noqa: BLE001 - whatever it is, the next member can answer
+        except Exception as error:  # whatever it is, the next member can answer
+            if self._keeper(asked) == place:
+                raise
             self._failed(place, error, left_s)
             return None
         self._memory.answered(place)
@@ -192,9 +194,11 @@ class FallbackReranker:
         able = [place for place, each in members if reads_query(query, each.info.scripts)]
         return able or list(range(len(self._members)))
 
-    def _flagged(self, answer: Answer, options: ScoreOptions) -> Answer:
+    def _taken(self, place: int, answer: Answer, asked: _Asked) -> Answer:
+        if asked.options.is_chunk:
+            self._memory.keep(asked.query, place)
         if answer.info != self._members[0].info:
-            options.meter.answered_by = answer.info
+            asked.options.meter.answered_by = answer.info
         return answer
 
     def _fastest(self) -> Reranker:
@@ -207,15 +211,28 @@ class FallbackReranker:
         metrics.FALLBACKS.labels(model=self._info.name, member=member, reason=reason).inc()
 
 
-async def _seconds(
-    member: Reranker, query: str, documents: IndexedDocuments, options: ScoreOptions
-) -> float:
-    """Estimate how long a member computes; 0 if that is not done here."""
-    rate = member.tokens_per_s
-    if math.isinf(rate):
-        return 0.0
-    texts = [document for _, document in documents]
-    return await asyncio.to_thread(member.estimate_tokens, query, texts, options) / rate
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A request: all that a member is asked, and when it came, on the clock of `time.monotonic`."""
+
+    query: str
+    documents: IndexedDocuments
+    options: ScoreOptions
+    began: float = field(default_factory=time.monotonic)
+
+    async def of(self, member: Reranker, deadline: float | None = None) -> Answer:
+        """Ask a member, by a deadline of its own if there is one."""
+        options = self.options if deadline is None else replace(self.options, deadline=deadline)
+        return await ask(member, self.query, self.documents, options)
+
+    async def seconds(self, member: Reranker) -> float:
+        """Estimate how long a member computes; 0 if that is not done here."""
+        rate = member.tokens_per_s
+        if math.isinf(rate):
+            return 0.0
+        texts = [document for _, document in self.documents]
+        estimate = member.estimate_tokens
+        return await asyncio.to_thread(estimate, self.query, texts, self.options) / rate
 
 
 def _check(answer: Answer) -> None:

@@ -16,14 +16,10 @@ from functools import partial
 from rerank_sidecar.batching.scheduler import Scheduler
 from rerank_sidecar.batching.tokenization import TextTokenizer
 from rerank_sidecar.batching.windows import WindowRules
+from rerank_sidecar.models.encoder import Expansion
 from rerank_sidecar.rerankers.base import IndexedDocuments, Outcome, RerankerInfo, ScoreOptions
 from rerank_sidecar.rerankers.documents import DocumentModel
-from rerank_sidecar.rerankers.encoded_query import (
-    EncodedQuery,
-    GivenQuery,
-    QueryEncoder,
-    QueryExpansion,
-)
+from rerank_sidecar.rerankers.encoded_query import EncodedQuery, GivenQuery, QueryEncoder
 from rerank_sidecar.rerankers.flow import DocumentFlow, Outcomes
 from rerank_sidecar.rerankers.matrix_cache import TokenMatrixCache
 from rerank_sidecar.rerankers.maxsim import MaxSim
@@ -57,7 +53,7 @@ class LateInteractionConfig:
     keep_document_special_tokens: bool = True
     cosine_weight: float = 0.0
     max_query_tokens: int | None = None
-    expansion: QueryExpansion | None = None
+    expansion: Expansion | None = None
     skipped_token_ids: frozenset[int] = frozenset()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 import json
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -30,18 +31,22 @@ _BRACKETED = re.compile(
 _BARE = re.compile(
     rf"(?<![^\W_])(?<!\d\.)(?:{_NOUN}[_-]?)?(\d{{1,6}})(?![^\W_]|\.\d|%)", re.IGNORECASE
 )
+_BRACKETS = str.maketrans("【】〔〕", "[][]")
 _BETTER = ">≻›»→➔"
 _BETWEEN = re.compile(
     rf"(?:[\s,;|/=~*_`'\"\\\[\](){{}}#:.<{_BETTER}-]|\b{_NOUN}\b|\b(?:and|then|over)\b)+",
     re.IGNORECASE,
 )
+_WORSE = "<"
 _MOST_BETWEEN = 40
 _ORDINAL = re.compile(
-    r"^[ \t>*_#-]{0,8}(?:rank|place|position)?[ #]{0,2}(\d{1,6})[*_]{0,2}[.):](?=.*\d)",
+    r"^[ \t>*_#|-]{0,8}(?:rank|place|position)?[ #]{0,2}(\d{1,6})[*_]{0,2}(?:[.):]|[ \t]{0,4}\|)"
+    r"(?=.*\d)",
     re.MULTILINE | re.IGNORECASE,
 )
 _AT_START = re.compile(
-    rf"^[\s>*_#-]{{0,8}}(?:{_NOUN}\b)?[\s#]{{0,2}}(\d{{1,6}})[*_]{{0,2}}[:.)](?!\d)",
+    rf"^[\s>*_#-]{{0,8}}(?:{_NOUN}\b)?[\s#]{{0,2}}(\d{{1,6}})[*_]{{0,2}}"
+    r"(?:[:.)](?!\d)|[ \t]{0,4}(?:[(–—-]|$))",
     re.MULTILINE | re.IGNORECASE,
 )
 _KEY_OF_AN_IDENTIFIER = re.compile(
@@ -55,13 +60,18 @@ def read_order(answer: str, count: int) -> list[int]:
     Each is named once, where it was named first. Numbers outside 1 to `count` are passed over. The
     list is empty if the answer names nothing. Takes time in proportion to the length of the answer.
     """
-    said = _without_thoughts(html.unescape(answer[-_MOST_CHARACTERS:]))
+    said = _without_thoughts(_plain(html.unescape(answer[-_MOST_CHARACTERS:])))
     return [number - 1 for number in _known(_from_objects(said) or _from_text(said, count), count)]
 
 
 def completed(named: Sequence[int], count: int) -> list[int]:
     """Put those that were not named behind those that were, in the order that they had."""
     return [*named, *sorted(set(range(count)).difference(named))]
+
+
+def _plain(answer: str) -> str:
+    """Write signs as in English: models that think in Chinese answer `【２】＞【１】`."""
+    return unicodedata.normalize("NFKC", answer).translate(_BRACKETS)
 
 
 def _without_thoughts(answer: str) -> str:
@@ -111,7 +121,10 @@ def _best_run(said: str, found: Sequence[re.Match[str]], count: int) -> list[int
     for run in _runs(said, found):
         known = _known(_numbers(run), count)
         signs = said[run[0].end() : run[-1].start()]
-        rank = (len(known) > 1 and any(sign in signs for sign in _BETTER), len(known))
+        is_chain = any(sign in signs for sign in _BETTER)
+        if _WORSE in signs and not is_chain:
+            known, is_chain = known[::-1], True
+        rank = (len(known) > 1 and is_chain, len(known))
         if rank >= best_rank:
             best, best_rank = known, rank
     return best

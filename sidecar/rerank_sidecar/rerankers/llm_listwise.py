@@ -44,7 +44,8 @@ class ListwiseConfig:
     """What the model is shown, and what one request may cost.
 
     Words are counted as by `listwise_prompt.count_words`. No call is begun that would go over
-    `max_calls`, or over `max_total_tokens` by its estimate. Documents that are out of reach keep
+    `max_calls`, or over `max_total_tokens` by its estimate, which but for the first call counts on
+    what calls have cost so far. Documents that are out of reach keep
     their places.
     """
 
@@ -150,7 +151,8 @@ class ListwiseReranker:
     ) -> list[_Passage]:
         order, spent, read = list(passages), 0, 0
         for done, (start, end) in enumerate(spans):
-            if spent + self._cost(query, order[start:end]) > self._config.max_total_tokens:
+            cost = self._cost(query, order[start:end])
+            if done and spent + cost > self._config.max_total_tokens:
                 self._count("unasked", len(spans) - done)
                 break
             async with calls.turn():
@@ -183,13 +185,14 @@ class ListwiseReranker:
         """Give the windows that a request may pay for, were all of them like its dearest."""
         config, size = self._config, self._config.window.size
         dearest = sorted(passages, key=lambda each: each.tokens)[-size:]
-        affordable = int(config.max_total_tokens / self._cost(query, dearest))
-        if len(passages) > 1 and not affordable:
+        if len(passages) > 1 and _estimate(query, dearest) > config.max_total_tokens:
             raise LimitExceeded(
                 f"documents: {len(dearest)} of them are more than max_total_tokens, which is "
                 f"{config.max_total_tokens}",
                 "documents",
             )
+        # One call is always made: without any, nothing would be learned but that calls are dear.
+        affordable = max(1, int(config.max_total_tokens / self._cost(query, dearest)))
         return config.window.affordable_spans(len(passages), min(config.max_calls, affordable))
 
     def _cost(self, query: str, passages: Sequence[_Passage]) -> float:

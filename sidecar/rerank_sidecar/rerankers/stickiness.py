@@ -1,4 +1,4 @@
-"""Which members of a fallback are asked: who rests after a failure, who has a query already."""
+"""Which members of a fallback are asked: who rests after a failure, who has a search already."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ _MOST_QUERIES = 10_000
 # has to come back to its first member some time.
 _LONGEST_SEARCH_S = 50.0
 
+# The next chunk of a search is sent as soon as one has been answered.
+_NEXT_CHUNK_S = 1.0
+
 
 @dataclass(slots=True)
 class _Turn:
@@ -25,7 +28,7 @@ class _Turn:
 
 
 class Stickiness:
-    """Remembers for some seconds who failed, and which queries were turned to the next.
+    """Remembers for some seconds who failed, who answered, and which queries were turned away.
 
     `clock` is in seconds. Keeps no query, only its digest.
     """
@@ -38,6 +41,7 @@ class Stickiness:
         self._clock = clock
         self._turns: OrderedDict[bytes, _Turn] = OrderedDict()
         self._rests: dict[int, float] = {}
+        self._answers: OrderedDict[bytes, tuple[int, float]] = OrderedDict()
 
     def first_of(self, query: str) -> int:
         """Give the first member that a query may be asked of, from 0.
@@ -63,6 +67,24 @@ class Stickiness:
         self._turns[_key(query)] = _Turn(first, now, now + self._sticky_s)
         if len(self._turns) > _MOST_QUERIES:
             self._turns.popitem(last=False)
+
+    def keep(self, query: str, member: int) -> None:
+        """Take note that a member answered a chunk of a search."""
+        if self._sticky_s <= 0:
+            return
+        key = _key(query)
+        self._answers[key] = member, self._clock()
+        self._answers.move_to_end(key)
+        if len(self._answers) > _MOST_QUERIES:
+            self._answers.popitem(last=False)
+
+    def keeper(self, query: str, arrived: float) -> int | None:
+        """Give the member that has answered a chunk of the search to which another one belongs.
+
+        `arrived` is when the other one came, on the clock of this memory.
+        """
+        member, answered = self._answers.get(_key(query), (None, 0.0))
+        return member if arrived - answered < min(_NEXT_CHUNK_S, self._sticky_s) else None
 
     def rests(self, member: int) -> bool:
         """Tell whether a member failed so lately that it should be left alone."""

@@ -122,10 +122,9 @@ def test_the_querys_vectors_go_along() -> None:
 def test_fusing_counts_the_stores_own_places() -> None:
     asked = replace(BY_VECTORS, fuse=WeightedSum(0.5, "unit"))
     found = rerank_candidates(ByFirstNumber(), asked, "red", rows(None, 0.5, 0.1))
-    assert placed(found)[:2] == [
-        (1, pytest.approx(0.5 * 0.5 + 0.5 * 0.9), None),
-        (2, pytest.approx(0.5 * 0.1 + 0.5 * 0.8), None),
-    ]
+    assert [each.index for each in found.rows] == [1, 2, 0]
+    scores = [0.5 * 0.5 + 0.5 * 0.9, 0.5 * 0.1 + 0.5 * 0.8]
+    assert [each.score for each in found.rows[:2]] == pytest.approx(scores)
 
 
 def test_a_row_of_its_own_error_is_named_as_the_stores_row() -> None:

@@ -90,6 +90,13 @@ async def test_the_servers_faults_are_not_repeated(unreliable: Unreliable) -> No
     assert unreliable.reranker.asked == 1
 
 
+async def test_a_server_whose_remote_fails_is_asked_again(unreliable: Unreliable) -> None:
+    gone = errors.RemoteUnavailable("gone", 0.01)
+    unreliable.reranker.errors = [errors.RemoteFailed("broken"), gone]
+    assert (await unreliable.ask("rerank", "q", ["a"])).results
+    assert unreliable.reranker.asked == 3
+
+
 async def test_an_overloaded_server_is_asked_again_when_it_says(unreliable: Unreliable) -> None:
     unreliable.reranker.errors = [errors.Overloaded("too much", 0.01)] * 2
     assert (await unreliable.ask("rerank", "q", ["a"])).results

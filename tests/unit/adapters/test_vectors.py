@@ -86,6 +86,8 @@ def test_one_vector_in_every_form(given: Any) -> None:
         ([[]], ValueError),
         (np.ones((0, 17), np.float32), ValueError),
         ([[1.0], [1.0, 17.0]], ValueError),
+        ([1.7e39], ValueError),
+        (np.asarray([1.7e39]), ValueError),
     ],
     ids=str,
 )

@@ -85,7 +85,7 @@ async def test_a_document_of_another_dimension_fails_alone(ask: Ask) -> None:
     assert error.message == "documents[0].vectors: 3 numbers each, where toy-maxsim has 2"
 
 
-@pytest.mark.parametrize("number", [float("nan"), float("inf"), 1e39])
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
 async def test_numbers_that_are_not_finite_are_refused(ask: Ask, number: float) -> None:
     documents = ["red", Document("", vectors=[[1.0, 0.0], [number, 0.0]])]
     error = await failure(ask("rerank", "red", documents, on_error="passthrough"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,22 @@ def test_hidden_states_come_back_without_padding(encoder: OpenVinoBackend) -> No
         assert array.shape == (len(tokens), DIMENSION)
         assert array.dtype == np.float32
         np.testing.assert_allclose(array, expected_hidden(tokens), atol=1e-6)
+
+
+def test_what_is_not_attended_to_has_states_but_no_influence(encoder: OpenVinoBackend) -> None:
+    whole, masked = sequence(1, 2, 3, 4), sequence(1, 2, 3, 4)
+    masked = replace(masked, attended=2)
+    expected = TABLE[whole.token_ids] + TABLE[whole.token_ids[:2]].mean(axis=0)
+    first, second = encoder.run([whole, masked])
+    np.testing.assert_allclose(first, expected_hidden(whole), atol=1e-6)
+    np.testing.assert_allclose(second, expected, atol=1e-6)
+
+
+def test_only_the_states_that_are_wanted_come_back(encoder: OpenVinoBackend) -> None:
+    tokens = replace(sequence(5, 6, 7, 8), wanted=np.array([0, 3]))
+    of_some, of_all = encoder.run([tokens, sequence(1, 2, 3, 4, 5)])
+    np.testing.assert_allclose(of_some, expected_hidden(tokens)[[0, 3]], atol=1e-6)
+    assert len(of_all) == 5
 
 
 def test_logits_are_one_row_each_and_types_and_mask_count(tmp_path: Path) -> None:

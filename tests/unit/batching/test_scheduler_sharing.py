@@ -66,8 +66,10 @@ async def test_whoever_comes_while_it_runs_joins_and_whoever_comes_after_runs_an
         TokenSequence(np.array([1, 1, 1]), np.array([0, 0, 1])),
         TokenSequence(np.array([1, 1, 1, 0]), np.zeros(4, np.int64)),
         TokenSequence(np.array([1, 1]), np.zeros(2, np.int64)),
+        TokenSequence(np.array([1, 1, 1]), np.zeros(3, np.int64), attended=2),
+        TokenSequence(np.array([1, 1, 1]), np.zeros(3, np.int64), wanted=np.array([0])),
     ],
-    ids=["token", "type", "longer", "shorter"],
+    ids=["token", "type", "longer", "shorter", "attended", "wanted"],
 )
 async def test_sequences_that_differ_in_anything_run_each(other: TokenSequence) -> None:
     backend = FakeBackend()

@@ -94,6 +94,7 @@ def _other_value(name: str, default: object) -> str:
         "pinned_paths": "/rerank=tei",
         "family_options": "window=20",
         "device": "cpu",
+        "cuda_core": "cuda:1",
         "engine": "openvino-float32",
         "long_document_policy": "truncate",
         "log_level": "debug",

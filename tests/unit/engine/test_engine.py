@@ -196,7 +196,7 @@ async def test_names_of_the_default_model(name: str | None) -> None:
 
 async def test_the_policy_comes_from_request_then_settings_then_model() -> None:
     for setting, asked, want in (
-        (None, None, LongDocumentPolicy.TRUNCATE),
+        (None, None, None),  # each member of a combination has a default of its own
         ("chunk", None, LongDocumentPolicy.CHUNK),
         ("chunk", LongDocumentPolicy.TRUNCATE, LongDocumentPolicy.TRUNCATE),
     ):

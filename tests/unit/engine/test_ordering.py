@@ -30,7 +30,6 @@ def test_ranks_are_better_when_lower_until_they_are_normalised() -> None:
     ranks = [(0, 3.0), (1, 1.0), (2, 2.0)]
     assert order(ranks, RerankOptions(), ScoreKind.RANK) == (1, 2, 0)
     assert order(ranks, RerankOptions(score_threshold=2.0), ScoreKind.RANK) == (1, 2)
-    logit = RerankOptions(normalization=Normalization.LOGIT)
-    assert order(ranks, logit, ScoreKind.RANK) == (1, 2, 0)
-    unit = RerankOptions(normalization=Normalization.UNIT)
-    assert order(ranks, unit, ScoreKind.RANK) == (0, 2, 1)
+    for normalization in (Normalization.LOGIT, Normalization.UNIT):
+        turned = RerankOptions(normalization=normalization)
+        assert order(ranks, turned, ScoreKind.RANK) == (0, 2, 1)

@@ -154,3 +154,14 @@ async def test_models_of_different_scripts_meet_in_0_to_1_only() -> None:
             await rerank_pairs(engine, pairs(queries, ["0.5", "10"], options))
         same_script = await rerank_pairs(engine, pairs(["a", "b"], ["0.5", "0.1"], options))
         assert all(math.isfinite(score or 0) for _, score in rows(same_script))
+
+
+async def test_places_among_the_documents_of_several_queries_are_refused() -> None:
+    for normalization in Normalization:
+        options, engine = (
+            RerankOptions(normalization=normalization),
+            engine_with(Toy(ScoreKind.RANK)),
+        )
+        with pytest.raises(NotSupportedByModel, match="several queries"):
+            await rerank_pairs(engine, pairs("ab", "12", options))
+        assert len(rows(await rerank_pairs(engine, pairs("aa", "12", options)))) == 2

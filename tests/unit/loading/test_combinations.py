@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 from prometheus_client import REGISTRY
 
 from rerank_sidecar.app import build_engine
 from rerank_sidecar.engine.engine import Engine
-from rerank_sidecar.errors import InvalidSetting, NotSupportedByModel
+from rerank_sidecar.errors import InvalidSetting, NotSupportedByModel, RemoteFailed
 from rerank_sidecar.score_kinds import ScoreKind
 from rerank_sidecar.settings import read_settings
 from rerank_sidecar.types import Document, RerankOptions, RerankRequest, RerankResult
+from tests.unit.rerankers.remote.stand_in import WAIT_S, says, standing_in
 
 TEXTS = (
     "Bread is baked from flour.",
@@ -168,3 +172,61 @@ async def test_options_that_are_lists_may_be_texts(tmp_path: Path) -> None:
     tables = combination("ensemble", "words", "vectors", options=options)
     async with engine_of(tmp_path, tables) as engine:
         assert order(await ask(engine, "both")) == order(await ask(engine, "words"))
+
+
+def with_far(url: str, source: str, *members: str, options: str = "{}") -> str:
+    """Give the tables of a combination that may have a provider's API as a member."""
+    return (
+        combination(source, *members, options=options)
+        + f"""
+[[models]]
+name = "far"
+source = "cohere:{url}#m"
+family_options = {{ max_tries = 1 }}
+"""
+    )
+
+
+async def by_length(request: web.Request) -> web.StreamResponse:
+    texts = json.loads(await request.read())["documents"]
+    scores = [{"index": i, "relevance_score": 1 / (1 + len(text))} for i, text in enumerate(texts)]
+    return web.json_response({"results": scores})
+
+
+@pytest.mark.parametrize("source", ["cascade", "ensemble", "fallback"])
+async def test_each_member_reads_long_documents_in_its_own_way(tmp_path: Path, source: str) -> None:
+    # The embedded model reads all of a document, which Cohere's API cannot be told to.
+    async with standing_in(by_length) as server:
+        tables = with_far(server.url, source, "far", "vectors")
+        async with engine_of(tmp_path, tables) as engine:
+            assert len((await ask(engine, "both")).results) == len(TEXTS)
+    assert len(server.posts) == 1
+
+
+async def test_a_member_that_took_too_long_is_hung_up_on(tmp_path: Path) -> None:
+    hung_up = asyncio.Event()
+
+    async def stalls(_: web.Request) -> web.StreamResponse:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            hung_up.set()
+        raise AssertionError
+
+    async with standing_in(stalls) as server:
+        tables = with_far(server.url, "fallback", "far", "words", options="{ timeout_s = 0.2 }")
+        async with engine_of(tmp_path, tables) as engine:
+            assert (await ask(engine, "both")).summary.fallback_for == "both"
+            async with asyncio.timeout(WAIT_S):
+                await hung_up.wait()
+
+
+async def test_chunks_of_a_search_never_mix_two_models(tmp_path: Path) -> None:
+    async with standing_in(says("", 500), by_length) as server:
+        tables = with_far(server.url, "fallback", "far", "words")
+        async with engine_of(tmp_path, tables) as engine:
+            first = await ask(engine, "both", is_chunk=True)
+            assert first.summary.fallback_for is None
+            with pytest.raises(RemoteFailed):
+                await ask(engine, "both", is_chunk=True)
+            assert (await ask(engine, "both")).summary.fallback_for == "both"

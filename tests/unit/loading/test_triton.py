@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from rerank_sidecar.errors import (
     BackendFailed,
@@ -165,6 +167,28 @@ async def test_batches_are_sent_again_when_the_server_failed_in_passing(folder: 
         model.lose = 1
         [failed] = await outcomes_of(far, QUERY, ["a river"])
         assert isinstance(failed, BackendFailed)
+
+
+async def test_an_answer_that_trickles_or_cannot_be_unpacked_fails(folder: Path) -> None:
+    async def trickles(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        while True:
+            await response.write(b" ")
+            await asyncio.sleep(0.01)
+
+    async def no_gzip(_: web.Request) -> web.StreamResponse:
+        return web.Response(body=b"{}", headers={"Content-Encoding": "gzip"})
+
+    model = TritonModel()
+    async with standing_in(model.over_http) as server:
+        source = f"triton:{server.url}#m"
+        async with opened(source, tokenizer=str(folder), timeout_s=0.5, max_tries=1) as far:
+            for reply, told in ((trickles, "in time"), (no_gzip, "decoded")):
+                server.script.append(reply)
+                [failed] = await outcomes_of(far, QUERY, ["a river"])
+                assert isinstance(failed, BackendFailed)
+                assert told in failed.message
 
 
 async def test_the_key_is_shown(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

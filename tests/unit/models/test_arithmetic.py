@@ -59,6 +59,12 @@ def test_the_embedded_model_follows_a_rule(engine: str, cpu: Cpu, expected: Arit
     assert builtin_arithmetic(EngineChoice(engine), cpu)[0] is expected
 
 
+@pytest.mark.parametrize("engine", ["torch-float32", "torch-bf16", "onnxruntime-int8"])
+def test_other_engines_cannot_read_the_embedded_model(engine: str) -> None:
+    with pytest.raises(InvalidSetting, match=f"engine: `{engine}` cannot read the embedded model"):
+        builtin_arithmetic(EngineChoice(engine), NEW)
+
+
 def test_bfloat16_is_tried_only_where_the_cpu_multiplies_it() -> None:
     assert candidates(OLD) == [FLOAT32, INT8]
     assert candidates(NEW) == [FLOAT32, BF16, INT8, INT8_BF16]

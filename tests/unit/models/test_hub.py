@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from pathlib import Path
 from typing import Any
@@ -84,13 +85,58 @@ def downloads(monkeypatch: pytest.MonkeyPatch, weights: list[str], **settings: A
             },
         ),
         (["pytorch_model.bin", "rust_model.ot"], {"pytorch_model.bin"}),
+        (
+            ["onnx/model.onnx", "model.safetensors", "1_Pooling/config.json", "2_Dense/model.bin"],
+            {"model.safetensors", "1_Pooling/config.json", "2_Dense/model.bin"},
+        ),
+        (
+            ["onnx/model.onnx", "model.safetensors", "artifact.metadata"],
+            {"model.safetensors", "artifact.metadata"},
+        ),
     ],
-    ids=["onnx", "safetensors", "shards", "pickle"],
+    ids=["onnx", "safetensors", "shards", "pickle", "sentence encoder", "Stanford's ColBERT"],
 )
 def test_one_form_of_the_weights_is_downloaded(
     monkeypatch: pytest.MonkeyPatch, weights: list[str], chosen: set[str]
 ) -> None:
     assert downloads(monkeypatch, weights) == chosen
+
+
+@pytest.mark.parametrize("architecture", ["Qwen3ForCausalLM", "GPT2LMHeadModel"])
+def test_a_language_models_onnx_is_left(monkeypatch: pytest.MonkeyPatch, architecture: str) -> None:
+    config = json.dumps({"architectures": [architecture]}).encode()
+    monkeypatch.setitem(DESCRIPTION, "config.json", config)
+    weights = ["onnx/model.onnx", "model.safetensors", "chat_template.jinja", "vocab.json"]
+    assert downloads(monkeypatch, weights) == set(weights) - {"onnx/model.onnx"}
+
+
+@pytest.mark.parametrize(
+    ("engine", "chosen"),
+    [
+        ("torch-float32", "model.safetensors"),
+        ("openvino-int8", "onnx/model.onnx"),
+        ("onnxruntime-int8", "onnx/model.onnx"),
+    ],
+)
+def test_the_engine_decides_which_weights(
+    monkeypatch: pytest.MonkeyPatch, engine: str, chosen: str
+) -> None:
+    weights = ["onnx/model.onnx", "model.safetensors"]
+    assert downloads(monkeypatch, weights, engine=engine) == {chosen}
+
+
+def test_a_language_model_behind_a_logit_score_comes_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    files = ["onnx/model.onnx", "model.safetensors", "chat_template.jinja", "modules.json"]
+    files += ["1_LogitScore/config.json", "config_sentence_transformers.json"]
+    files += ["sentence_bert_config.json"]
+    assert downloads(monkeypatch, files) == set(files) - {"onnx/model.onnx"}
+
+
+def test_a_wrong_engine_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InvalidSetting, match=r"^engine: `torch-fp16` is for a GPU"):
+        downloads(monkeypatch, ["model.safetensors"], engine="torch-fp16", device="cpu")
 
 
 def test_code_is_downloaded_only_where_it_is_trusted(monkeypatch: pytest.MonkeyPatch) -> None:

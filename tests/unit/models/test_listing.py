@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from rerank_sidecar.loading.families import family_name
 from rerank_sidecar.models.listing import ModelState, list_models
 from rerank_sidecar.settings import Settings, read_settings
 
@@ -33,7 +34,7 @@ def put_in_hub_cache(hub: Path, model_id: str, config: object, *files: str) -> N
 
 
 def test_a_fresh_machine_has_the_built_in_models(settings: Settings) -> None:
-    listed = list_models(settings)
+    listed = list_models(settings, family_name)
     assert [(each.id, each.family, each.state) for each in listed[:2]] == [
         ("embedded", "late_interaction", "built in"),
         ("lexical", "lexical", "built in"),
@@ -49,12 +50,49 @@ def test_cross_encoders_of_the_hub_cache_are_listed(settings: Settings, tmp_path
     put_in_hub_cache(hub, "BAAI/bge-reranker-v2-m3", CLASSIFIER, "model.safetensors")
     put_in_hub_cache(hub, "maker/half", CLASSIFIER)
     put_in_hub_cache(hub, "maker/encoder", {"architectures": ["BertModel"]}, "model.safetensors")
-    listed = list_models(settings)
+    listed = list_models(settings, family_name)
     downloaded = [each for each in listed if each.state is ModelState.DOWNLOADED]
     assert [each.id for each in downloaded] == ["BAAI/bge-reranker-v2-m3"]
     assert downloaded[0].size_bytes is not None
     assert downloaded[0].size_bytes > 100
     assert len({each.id for each in listed}) == len(listed)
+
+
+def test_encoders_of_the_hub_cache_are_listed_with_their_family(
+    settings: Settings, tmp_path: Path
+) -> None:
+    for model_id, modules in (
+        ("maker/sentences", ["Transformer", "Pooling"]),
+        ("maker/colbert", ["Transformer", "pylate.models.Dense.Dense"]),
+    ):
+        put_in_hub_cache(tmp_path / "hub", model_id, {}, "model.safetensors")
+        [snapshot] = (tmp_path / "hub").glob(f"models--{model_id.replace('/', '--')}/snapshots/*")
+        (snapshot / "modules.json").write_text(
+            json.dumps([{"type": each} for each in modules]), encoding="utf-8"
+        )
+    listed = list_models(settings, family_name)
+    downloaded = [each for each in listed if each.state is ModelState.DOWNLOADED]
+    assert {each.id: each.family for each in downloaded} == {
+        "maker/sentences": "bi_encoder",
+        "maker/colbert": "late_interaction",
+    }
+
+
+@pytest.mark.parametrize(
+    ("config", "family"),
+    [
+        ({"architectures": ["Qwen3ForCausalLM"]}, "llm_pointwise"),
+        ({"architectures": ["HF_ColBERT"]}, "late_interaction"),
+        (CLASSIFIER | {"id2label": {"0": "no", "1": "yes"}}, None),
+        ({"architectures": ["BertForMaskedLM"]}, None),
+    ],
+)
+def test_other_families_of_the_hub_cache_are_named(
+    settings: Settings, tmp_path: Path, config: object, family: str | None
+) -> None:
+    put_in_hub_cache(tmp_path / "hub", "maker/model", config, "model.safetensors")
+    families = {each.id: each.family for each in list_models(settings, family_name)}
+    assert families.get("maker/model") == family
 
 
 def put_in_cache(settings: Settings, name: str, source: str) -> Path:
@@ -87,7 +125,7 @@ def test_a_damaged_conversion_is_left_out_with_a_warning(
     put_in_cache(settings, "b", "maker/whole")
     (damaged / file).write_text(content, encoding="utf-8")
     with caplog.at_level(logging.WARNING):
-        listed = list_models(settings)
+        listed = list_models(settings, family_name)
     converted = [each.id for each in listed if each.state is ModelState.CONVERTED]
     assert converted == ["maker/whole"]
     (warning,) = [each for each in caplog.records if each.name.startswith("rerank_sidecar")]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from rerank_sidecar.loading.families import family_name
 from rerank_sidecar.models.listing import ModelState, list_models
 from rerank_sidecar.score_kinds import SCORE_SCALES, ScoreKind
 from rerank_sidecar.settings import read_settings
@@ -26,7 +27,7 @@ def test_score_kinds_are_told_as_they_are(kind: ScoreKind) -> None:
 
 
 def test_recommended_models_are_in_the_table(tmp_path: Path) -> None:
-    listed = list_models(read_settings(cache_dir=tmp_path))
+    listed = list_models(read_settings(cache_dir=tmp_path), family_name)
     for each in listed:
         if each.state is ModelState.HUB:
             assert f"| `{each.id}` |" in PAGE

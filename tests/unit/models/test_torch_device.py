@@ -114,6 +114,14 @@ class TestWithGpus:
         with pytest.raises(InvalidSetting, match="`openvino-int8` runs on the CPU"):
             engine_of(engine=EngineChoice.OPENVINO_INT8, device="cuda")
 
+    def test_what_asks_for_the_gpu_is_named(self) -> None:
+        with pytest.raises(InvalidSetting, match=r"^enable_cuda: there is no `cuda:7`"):
+            engine_of(enable_cuda=True, cuda_core="cuda:7")
+        with pytest.raises(InvalidSetting, match="but enable_cuda asks for cuda:0"):
+            engine_of(enable_cuda=True, engine=EngineChoice.ONNXRUNTIME_INT8)
+        with pytest.raises(InvalidSetting, match=r"^cuda_core: "):
+            read_settings(cuda_core="gpu7")
+
     def test_a_table_may_have_a_device_of_its_own(self) -> None:
         settings = read_settings().of_model(ModelTable(name="m", source="s", device="cuda:1"))
         assert wanted_device(settings) == "cuda:1"

@@ -288,3 +288,35 @@ async def test_no_text_reaches_the_log(caplog: pytest.LogCaptureFixture) -> None
     assert "ValueError" in caplog.text
     assert "secret" not in caplog.text
     assert "hidden" not in caplog.text
+
+
+async def test_a_search_that_a_member_began_fails_with_it_rather_than_meet_other_scores() -> None:
+    first, second = ToyMember(), ToyMember("second")
+    reranker = fallback(first, second)
+    assert (await answers(reranker, "search", is_chunk=True))[1] is None
+    first.error = DOWN
+    assert (await answers(reranker, "another", is_chunk=True))[1] == "second"
+    for _ in range(2):  # though the first member rests by now
+        with pytest.raises(RemoteUnavailable):
+            await answers(reranker, "search", is_chunk=True)
+    assert (await answers(reranker, "search"))[1] == "second"
+
+
+async def test_a_chunk_that_fails_while_another_is_answered_fails_the_search() -> None:
+    first, gate = ToyMember(), asyncio.Event()
+    reranker = fallback(first, ToyMember("second"))
+    first.gate, first.error = gate, DOWN
+    late = asyncio.create_task(answers(reranker, "search", is_chunk=True))
+    await first.arrivals.get()
+    first.gate, first.error = None, None
+    assert (await answers(reranker, "search", is_chunk=True))[1] is None
+    gate.set()
+    with pytest.raises(RemoteUnavailable):
+        await late
+
+
+async def test_who_is_not_known_to_need_any_time_is_left_some() -> None:
+    reranker = fallback(ToyMember(gate=asyncio.Event()), ToyMember("second"))
+    deadline = time.monotonic() + 0.4
+    assert (await answers(reranker, "q", deadline=deadline))[1] == "second"
+    assert time.monotonic() < deadline

@@ -136,3 +136,19 @@ def test_an_order_is_found_in(answer: str) -> None:
 )
 def test_no_order_is_found_in(answer: str) -> None:
     assert read_order(answer, 3) == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "order"),
+    [
+        ("| Rank | Passage |\n|---|---|\n| 1 | 3 |\n| 2 | 1 |\n| 3 | 2 |", [3, 1, 2]),
+        ("1. Passage 3 (score 0.98)\n2. Passage 1 (score 0.5)\n3. Passage 2 (0.1)", [3, 1, 2]),
+        ("3 (best)\n1 (good)\n2 (bad)", [3, 1, 2]),
+        ("【2】 > 【1】 > 【3】", [2, 1, 3]),
+        ("２＞１＞３", [2, 1, 3]),
+        ("[1] < [3] < [2]", [2, 3, 1]),
+        ("2 | 1 | 3", [2, 1, 3]),
+    ],
+)
+def test_other_ways_to_write_an_order(answer: str, order: list[int]) -> None:
+    assert [place + 1 for place in read_order(answer, 3)] == order

@@ -206,3 +206,20 @@ def slowly(answer: str) -> Reply:
 def calls_counted() -> float:
     labels = {"model": "chat"}
     return REGISTRY.get_sample_value("rerank_sidecar_remote_call_seconds_count", labels) or 0.0
+
+
+async def test_dear_answers_keep_nobody_away_for_ever() -> None:
+    config = ListwiseConfig(max_total_tokens=2000)
+    dear = says("[2] > [1]", prompt_tokens=100, completion_tokens=90_000)
+    async with listwise(dear, dear, says("[2] > [1]"), config=config) as (reranker, server):
+        for _ in range(3):
+            assert places(await outcomes_of(reranker, "q", ["a", "b"])) == [2, 1]
+    assert len(server.asked) == 3
+
+
+async def test_a_count_of_tokens_that_can_be_none_is_taken_for_untold() -> None:
+    options = ScoreOptions()
+    nonsense = says("[2] > [1]", prompt_tokens=10**30, completion_tokens=1)
+    async with listwise(nonsense) as (reranker, _):
+        assert places(await outcomes_of(reranker, "q", ["a", "b"], options=options)) == [2, 1]
+    assert 0 < options.meter.tokens < 1000

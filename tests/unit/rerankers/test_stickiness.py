@@ -70,3 +70,23 @@ def test_after_a_rest_one_tries_and_the_others_wait_for_it() -> None:
     assert [memory.may_try(0), memory.may_try(0)] == [True, False]
     memory.answered(0)
     assert [memory.may_try(0), memory.may_try(0)] == [True, True]
+
+
+def test_a_search_is_its_members_while_chunks_follow_one_another() -> None:
+    clock = Clock()
+    memory = Stickiness(5.0, 5.0, clock)
+    assert memory.keeper("search", clock.now) is None
+    arrived = clock.now
+    clock.now += 9
+    memory.keep("search", 1)
+    assert memory.keeper("search", arrived) == 1  # it came while the other one was being answered
+    assert memory.keeper("search", clock.now + 0.9) == 1
+    assert memory.keeper("search", clock.now + 1.1) is None
+    assert memory.keeper("another", clock.now) is None
+
+
+def test_nothing_is_kept_that_is_not_sticky() -> None:
+    clock = Clock()
+    memory = Stickiness(0.0, 5.0, clock)
+    memory.keep("search", 1)
+    assert memory.keeper("search", clock.now) is None

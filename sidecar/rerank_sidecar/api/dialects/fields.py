@@ -169,7 +169,8 @@ def _lowest(result: RerankResult) -> float:
     if normalization is Normalization.UNIT:
         return 0.0
     if kind is ScoreKind.RANK:
-        return float(len(result.results))  # the last place
+        last = float(len(result.results))
+        return -last if normalization is Normalization.LOGIT else last
     if normalization is Normalization.LOGIT and kind is ScoreKind.PROBABILITY:
         kind = ScoreKind.RAW_LOGIT
     return floor(kind)

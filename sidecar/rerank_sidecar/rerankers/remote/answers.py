@@ -21,6 +21,9 @@ _RANGES = {
     ScoreKind.MAXSIM: (-1.0, 1.0),
 }
 
+_MOST_COUNTED = 2**31 - 1
+"""No call reads as many tokens; what is said to be more is nonsense, which nobody sums up."""
+
 _NOT_FINITE = frozenset({"NaN", "Infinity", "-Infinity"})
 """How protobuf's JSON and some servers write them; others write null."""
 
@@ -54,10 +57,15 @@ def indexed(found: Iterable[object], score: str) -> Iterator[tuple[object, objec
 
 
 def whole_number(answer: object, *path: str) -> int:
-    """Give a count that an answer may have, 0 if it has none."""
+    """Give a count that an answer may have, 0 if it has none that can be one."""
     for key in path:
         answer = answer.get(key) if isinstance(answer, dict) else None
-    return answer if isinstance(answer, int) and answer > 0 else 0
+    return plausible(answer) if isinstance(answer, int) else 0
+
+
+def plausible(count: int) -> int:
+    """Give a count that another server told, 0 if it is no count of anything here."""
+    return count if 0 < count <= _MOST_COUNTED else 0
 
 
 def outcomes(

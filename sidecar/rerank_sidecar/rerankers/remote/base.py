@@ -53,7 +53,8 @@ class Traits:
     `max_documents` is how many one call may carry, `max_characters` how many are read of each: more
     would fail the call, so that they are not sent. `policies` are what it can do with long
     documents; `limits_tokens` tells whether it reads no more of a document than it is told, and
-    `cuts_left` whether it can cut the beginning of a text.
+    `cuts_left` whether it can cut the beginning of a text. Without `keep_scores` another model may
+    answer the next time.
     """
 
     score_kind: ScoreKind
@@ -67,33 +68,46 @@ class Traits:
     cuts_left: bool = False
     takes_empty: bool = True
     max_characters: int | None = None
+    keep_scores: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
     """One call: a query and some documents, and how they are to be read.
 
-    `timeout_s` is what is left for this call, which a wire that can tell passes on.
+    `timeout_s` is what is left for this call, which a wire that can tell passes on. Without a
+    `policy` long documents are read as the server usually does.
     """
 
     query: str
     texts: tuple[str, ...]
     timeout_s: float
     truncation: Truncation = field(default_factory=Truncation)
-    policy: LongDocumentPolicy = LongDocumentPolicy.TRUNCATE
+    policy: LongDocumentPolicy | None = None
     priority: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StandIn:
+    """The model that answered in the place of the one that was asked."""
+
+    name: str
+    version: str
+    score_kind: ScoreKind
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What a call brought: an outcome for each document by its place in the question.
 
-    `tokens` is what the server says that it read, 0 if it does not.
+    `tokens` is what the server says that it read, 0 if it does not. `stand_in` is set where the
+    server says that another model answered.
     """
 
     outcomes: Sequence[tuple[int, Outcome]]
     tokens: int = 0
     query_truncated: bool = False
+    stand_in: StandIn | None = None
 
 
 class CallFailed(Exception):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from rerank_sidecar.errors import DeadlineExceeded, RemoteUnavailable, error_row
 from rerank_sidecar.rerankers.base import Meter
+from rerank_sidecar.rerankers.deadlines import cancelled_once
 from rerank_sidecar.rerankers.remote.base import Answer, CallFailed, Question, Remote
 from rerank_sidecar.rerankers.remote.circuit import CircuitBreaker, RetryBudget
 from rerank_sidecar.rerankers.remote.turns import Turns
@@ -120,7 +121,8 @@ class RemoteCalls:
         given_s = min(self._limits.timeout_s, left_s)
         try:
             async with asyncio.timeout(given_s):
-                return await self._remote.ask(replace(question, timeout_s=given_s))
+                asked = replace(question, timeout_s=given_s)
+                return await cancelled_once(self._remote.ask(asked))
         except TimeoutError:
             raise _stalled(given_s, left_s, stall_s) from None
 

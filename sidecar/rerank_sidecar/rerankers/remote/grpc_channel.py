@@ -17,6 +17,7 @@ from rerank_sidecar.errors import (
     RerankError,
 )
 from rerank_sidecar.rerankers.remote.base import Access, CallFailed, Target
+from rerank_sidecar.rerankers.retry_after import bounded_s
 
 _MOST_MESSAGE_BYTES = 67_108_864
 _LONGEST_RECONNECT_MS = 5_000
@@ -126,7 +127,7 @@ def _retry_delay_s(details: bytes) -> float | None:
         for detail in status.details:
             info = error_details_pb2.RetryInfo()
             if detail.Unpack(info):
-                return float(info.retry_delay.ToMilliseconds() / 1000)
+                return bounded_s(info.retry_delay.ToMilliseconds() / 1000)
     except DecodeError:
         return None
     return None

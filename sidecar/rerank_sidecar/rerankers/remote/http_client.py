@@ -6,8 +6,6 @@ import asyncio
 import json
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 from rerank_sidecar.errors import (
@@ -18,6 +16,7 @@ from rerank_sidecar.errors import (
     RerankError,
 )
 from rerank_sidecar.rerankers.remote.base import Access, CallFailed, Garbled
+from rerank_sidecar.rerankers.retry_after import read_retry_after
 
 if TYPE_CHECKING:
     import httpx
@@ -130,7 +129,7 @@ def trust(access: Access) -> ssl.SSLContext:
 
 def refused(status: int, headers: Mapping[str, str]) -> CallFailed:
     """Sort an answer by a status that is none of success."""
-    retry_after_s = _retry_after_s(headers.get("retry-after", ""))
+    retry_after_s = read_retry_after(headers.get("retry-after"))
     return CallFailed(
         _error_of(status, retry_after_s),
         is_transient=status in _TRANSIENT,
@@ -147,18 +146,6 @@ def _error_of(status: int, retry_after_s: float | None) -> RerankError:
         return RemoteUnavailable("the remote cannot answer now (status 503)", after_s)
     meaning = f": {_MEANINGS[status]}" if status in _MEANINGS else ""
     return RemoteFailed(f"the remote answered with status {status}{meaning}")
-
-
-def _retry_after_s(text: str) -> float | None:
-    """Read Retry-After (RFC 9110, 10.2.3): seconds, or a date."""
-    if text.strip().isascii() and text.strip().isdigit():
-        return float(text)
-    try:
-        then = parsedate_to_datetime(text)
-    except ValueError:
-        return None
-    then = then if then.tzinfo is not None else then.replace(tzinfo=UTC)
-    return max(0.0, (then - datetime.now(UTC)).total_seconds())
 
 
 async def _read(response: httpx.Response) -> bytes:

@@ -7,10 +7,16 @@ import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from rerank_sidecar.errors import Cancelled, DeadlineExceeded, InvalidField, NotSupportedByModel
+from rerank_sidecar.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    InvalidField,
+    NotSupportedByModel,
+    RemoteFailed,
+)
 from rerank_sidecar.json_text import without_lone_surrogates
 from rerank_sidecar.rerankers.arrivals import closing
 from rerank_sidecar.rerankers.base import (
@@ -20,7 +26,7 @@ from rerank_sidecar.rerankers.base import (
     RerankerInfo,
     ScoreOptions,
 )
-from rerank_sidecar.rerankers.remote.base import Answer, Question, Traits
+from rerank_sidecar.rerankers.remote.base import Answer, Question, StandIn, Traits
 from rerank_sidecar.rerankers.remote.calls import RemoteCalls
 from rerank_sidecar.rerankers.remote.parts import in_calls
 from rerank_sidecar.types import Document, Score, TruncationSide
@@ -47,15 +53,12 @@ class RemoteReranker:
     def __init__(
         self, info: RerankerInfo, traits: Traits, calls: RemoteCalls, portions: Portions
     ) -> None:
-        self._info = info
-        self._traits = traits
-        self._calls = calls
-        self._portions = portions
+        self._server = _Server(info, traits, calls, portions)
 
     @property
     def info(self) -> RerankerInfo:
         """Describe the reranker."""
-        return self._info
+        return self._server.info
 
     @property
     def tokens_per_s(self) -> float:
@@ -80,32 +83,36 @@ class RemoteReranker:
             Overloaded: it has too much to do, or we have for it.
             DeadlineExceeded: the deadline passed.
         """
-        request = _Request(self._traits, self._calls, self._portions, query, options)
-        return request.outcomes(documents)
+        return _Request(self._server, query, options).outcomes(documents)
+
+
+@dataclass(frozen=True, slots=True)
+class _Server:
+    """What all requests to one server have in common."""
+
+    info: RerankerInfo
+    traits: Traits
+    calls: RemoteCalls
+    portions: Portions
 
 
 class _Request:
     """One request's documents on their way to the server and back."""
 
-    def __init__(
-        self,
-        traits: Traits,
-        calls: RemoteCalls,
-        portions: Portions,
-        query: str,
-        options: ScoreOptions,
-    ) -> None:
-        most = traits.max_characters
-        self._traits = traits
-        self._calls = calls
-        self._portions = portions
+    def __init__(self, server: _Server, query: str, options: ScoreOptions) -> None:
+        most = server.traits.max_characters
+        self._info = server.info
+        self._traits = server.traits
+        self._calls = server.calls
+        self._portions = server.portions
         self._query = _sendable(query[:most])
         self._query_was_cut = most is not None and len(query) > most
         self._options = options
         self._tasks: set[asyncio.Task[None]] = set()
         self._events: asyncio.Queue[Outcomes | BaseException | None] = asyncio.Queue()
         # No request holds more turns than there are, so that a small one waits for few calls.
-        self._turns = asyncio.Semaphore(calls.at_once)
+        self._turns = asyncio.Semaphore(server.calls.at_once)
+        self._first_answer: Answer | None = None
 
     async def outcomes(
         self, documents: AsyncIterator[IndexedDocuments]
@@ -183,16 +190,26 @@ class _Request:
                 texts=tuple(_sendable(document.text[:most]) for _, document in part),
                 timeout_s=self._calls.timeout_s,
                 truncation=options.truncation,
-                policy=options.long_document_policy or self._traits.default_policy,
+                policy=options.long_document_policy,
                 priority=options.priority,
             )
             began = time.monotonic()
             answer = await self._calls.ask(question, self._deadline(), options.meter)
+            self._check_alike(answer)
             _count(options.meter, answer.outcomes, answer.tokens, time.monotonic() - began)
             options.meter.query_truncated |= self._query_was_cut or answer.query_truncated
             self._tell(part, answer)
         finally:
             self._turns.release()
+
+    def _check_alike(self, answer: Answer) -> None:
+        """Say who answered, if it is another model than was asked; raise if it is two of them."""
+        first = self._first_answer = self._first_answer or answer
+        if answer.stand_in != first.stand_in:
+            raise RemoteFailed("the remote answered parts of the request by different models")
+        if answer.stand_in is not None:
+            told = {each.name: getattr(answer.stand_in, each.name) for each in fields(StandIn)}
+            self._options.meter.answered_by = replace(self._info, **told)
 
     def _tell(self, part: IndexedDocuments, answer: Answer) -> None:
         most = self._traits.max_characters

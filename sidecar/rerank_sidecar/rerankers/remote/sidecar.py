@@ -15,13 +15,14 @@ from rerank_sidecar.errors import (
     RerankError,
 )
 from rerank_sidecar.rerankers.base import Outcome
-from rerank_sidecar.rerankers.remote.answers import outcomes
+from rerank_sidecar.rerankers.remote.answers import outcomes, plausible
 from rerank_sidecar.rerankers.remote.base import (
     Access,
     Answer,
     CallFailed,
     Garbled,
     Question,
+    StandIn,
     Target,
     Traits,
 )
@@ -34,6 +35,9 @@ from rerank_sidecar.v1.rerank_pb2_grpc import RerankServiceStub
 
 _MAX_DOCUMENTS = 1000
 _LIST_S = 5.0
+_OTHERS_MAY_ANSWER = frozenset({"fallback", "shadow", "remote"})
+"""Families whose scores may be another model's the next time, and are not to meet kept ones."""
+
 _REASON = re.compile("[A-Z_]{1,64}")
 
 
@@ -72,7 +76,9 @@ class SidecarRemote:
                 f"the sidecar at {self._target.url} does not tell which model answers: "
                 f"{failure.error.message}"
             ) from failure
-        self._kind = ScoreKind(pb.ScoreKind.Name(model.score_kind).removeprefix("SCORE_KIND_"))
+        self._kind = _kind_of(model.score_kind)
+        if self._kind is None:
+            raise ModelUnavailable(f"the sidecar at {self._target.url} has a score kind of its own")
         return _traits(model, self._kind)
 
     async def ask(self, question: Question) -> Answer:
@@ -85,14 +91,15 @@ class SidecarRemote:
         answer: pb.RerankResponse = await self._channel.call(
             self._stub.Rerank, message, question.timeout_s
         )
-        told = pb.ScoreKind.Name(answer.summary.score_kind).removeprefix("SCORE_KIND_")
-        if told != self._kind:
+        summary, kind = answer.summary, _kind_of(answer.summary.score_kind)
+        if kind is None or (kind is not self._kind and not summary.fallback_for):
             changed = "the remote answers by a model with scores of another kind; load it again"
             raise CallFailed(RemoteFailed(changed))
         return Answer(
-            _outcomes(answer.results, len(question.texts), ScoreKind(told)),
-            answer.summary.usage.tokens,
-            answer.summary.query_truncated,
+            _outcomes(answer.results, len(question.texts), kind),
+            plausible(summary.usage.tokens),
+            summary.query_truncated,
+            _stand_in(summary, kind),
         )
 
     async def close(self) -> None:
@@ -115,7 +122,7 @@ class SidecarRemote:
             model=self._target.model,
             normalization=pb.NORMALIZATION_NONE,
             priority=question.priority,
-            long_document_policy=f"LONG_DOCUMENT_POLICY_{question.policy.name}",
+            long_document_policy=_policy(question.policy),
             truncation=pb.Truncation(
                 max_tokens_per_document=truncation.max_tokens_per_document,
                 side=pb.TRUNCATION_SIDE_LEFT if left else pb.TRUNCATION_SIDE_RIGHT,
@@ -145,7 +152,24 @@ def _traits(model: pb.Model, kind: ScoreKind) -> Traits:
         default_policy=LongDocumentPolicy[name],
         limits_tokens=True,
         cuts_left=True,
+        keep_scores=model.family not in _OTHERS_MAY_ANSWER,
     )
+
+
+def _policy(wanted: LongDocumentPolicy | None) -> str:
+    return f"LONG_DOCUMENT_POLICY_{'UNSPECIFIED' if wanted is None else wanted.name}"
+
+
+def _kind_of(told: pb.ScoreKind) -> ScoreKind | None:
+    return next(
+        (each for each in ScoreKind if told == pb.ScoreKind.Value(f"SCORE_KIND_{each}")), None
+    )
+
+
+def _stand_in(summary: pb.RerankSummary, kind: ScoreKind) -> StandIn | None:
+    if not summary.fallback_for:
+        return None
+    return StandIn(summary.model.name, summary.model.version, kind)
 
 
 def _outcomes(

@@ -44,7 +44,7 @@ class TeiWire(HttpWire):
         except CallFailed as failure:
             return usual(self.traits, failure, self.target)
         told = info if isinstance(info, dict) else {}
-        if "reranker" not in told.get("model_type", "reranker"):
+        if "reranker" not in str(told.get("model_type", "reranker")):
             raise ModelNotServable(f"the server at {self.target.url} runs no reranker")
         texts = {key: value for key, value in told.items() if isinstance(value, str)}
         model = "@".join(filter(None, (texts.get("model_id"), texts.get("model_sha"))))

@@ -86,12 +86,12 @@ def test_who_failed_is_never_better_than_who_did_not(
     if normalization is Normalization.UNIT:
         value = 0.0
     elif kind is ScoreKind.RANK:
-        value = 1.0
+        value = -1.0 if normalization is Normalization.LOGIT else 1.0
     elif normalization is Normalization.LOGIT and kind is ScoreKind.PROBABILITY:
         value = -744.5
     good, bad = placed(result(scored(0, value), BROKEN, kind=kind, normalization=normalization))
     assert math.isfinite(bad.score)
-    lower_is_better = kind is ScoreKind.RANK and normalization is not Normalization.UNIT
+    lower_is_better = kind is ScoreKind.RANK and normalization is Normalization.NONE
     assert bad.score > good.score if lower_is_better else bad.score <= good.score
 
 

@@ -250,14 +250,14 @@ async def test_broken_elements_are_refused(element: bytes) -> None:
 @pytest.mark.parametrize(
     ("given", "policy", "side"),
     [
-        ({}, LongDocumentPolicy.TRUNCATE, TruncationSide.RIGHT),  # the toy's own default
+        ({}, None, TruncationSide.RIGHT),
         ({"truncate": "END"}, LongDocumentPolicy.TRUNCATE, TruncationSide.RIGHT),
         ({"truncate": "start"}, LongDocumentPolicy.TRUNCATE, TruncationSide.LEFT),
         ({"truncate": "none"}, LongDocumentPolicy.REJECT, TruncationSide.RIGHT),
     ],
 )
 async def test_truncate_is_obeyed(
-    given: Mapping[str, str], policy: LongDocumentPolicy, side: TruncationSide
+    given: Mapping[str, str], policy: LongDocumentPolicy | None, side: TruncationSide
 ) -> None:
     toy = Toy()
     assert (await infer(body(["q"], ["1"], parameters=given), toy))[0] == 200

@@ -21,7 +21,6 @@ from rerank_sidecar.types import (
 from tests.unit.api.dialects.calls import get, post
 from tests.unit.api.toy_engine import Toy
 
-OWN_RULE = Toy().info.default_long_document_policy
 PATH = "/nvidia/v1/ranking"
 
 
@@ -56,15 +55,15 @@ async def test_as_ragflow_sends_it() -> None:
 @pytest.mark.parametrize(
     ("asked", "policy", "side"),
     [
-        ({}, OWN_RULE, TruncationSide.RIGHT),
-        ({"truncate": None}, OWN_RULE, TruncationSide.RIGHT),
+        ({}, None, TruncationSide.RIGHT),
+        ({"truncate": None}, None, TruncationSide.RIGHT),
         ({"truncate": "NONE"}, LongDocumentPolicy.REJECT, TruncationSide.RIGHT),
         ({"truncate": "END"}, LongDocumentPolicy.TRUNCATE, TruncationSide.RIGHT),
         ({"truncate": "START"}, LongDocumentPolicy.TRUNCATE, TruncationSide.LEFT),
     ],
 )
 async def test_the_truncation_switch(
-    asked: Mapping[str, Any], policy: LongDocumentPolicy, side: TruncationSide
+    asked: Mapping[str, Any], policy: LongDocumentPolicy | None, side: TruncationSide
 ) -> None:
     toy = Toy()
     await post(PATH, {"query": {"text": "q"}, "passages": [{"text": "1"}], **asked}, toy)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rerank_sidecar.errors import InvalidSetting, ModelUnavailable
+from rerank_sidecar.errors import InvalidSetting, ModelNotServable, ModelUnavailable
 from rerank_sidecar.loading.remote import RemoteFamily
 from rerank_sidecar.rerankers.remote.engines import ENGINES, engine_of
 from tests.unit.rerankers.remote.stand_in import like_cohere, opened, says, standing_in
@@ -139,6 +139,21 @@ async def test_a_key_may_be_in_a_file(tmp_path: Path) -> None:
             pass
 
 
+@pytest.mark.parametrize("key", ["secret-ключ", "secret\nX-Other: 1"])
+async def test_a_key_that_no_header_can_carry_is_told_at_the_start(
+    key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "key"
+    file.write_text(key, "utf-8")
+    monkeypatch.setenv("MY_KEY", key)
+    for option in ({"api_key_file": str(file)}, {"api_key_env": "MY_KEY"}):
+        for url in ("http://host:1", "grpc://host:1"):
+            with pytest.raises(InvalidSetting, match="no header can carry") as raised:
+                async with opened(f"tei:{url}", **option):
+                    pass
+            assert "secret" not in raised.value.message
+
+
 async def test_nvidia_has_a_path_for_each_model_it_hosts() -> None:
     from rerank_sidecar.rerankers.remote.nvidia import NvidiaWire
     from rerank_sidecar.rerankers.remote.options import HttpOptions
@@ -151,8 +166,6 @@ async def test_nvidia_has_a_path_for_each_model_it_hosts() -> None:
 
 
 async def test_a_server_that_runs_no_reranker_is_refused() -> None:
-    from rerank_sidecar.errors import ModelNotServable
-
     info = {"model_type": {"embedding": {"pooling": "cls"}}}
     async with standing_in(says(info)) as server:
         with pytest.raises(ModelNotServable, match="runs no reranker"):
@@ -186,3 +199,15 @@ async def test_tei_without_a_type_in_what_it_tells_is_taken_for_a_reranker() -> 
         opened(f"tei:{server.url}") as reranker,
     ):
         assert len(await outcomes_of(reranker, "q", ["a"])) == 1
+
+
+@pytest.mark.parametrize("told", [None, 7, ["reranker"], "classifier"])
+async def test_a_model_type_of_another_form_does_not_crash(told: object) -> None:
+    async with standing_in(says({"model_type": told})) as server:
+        if told == ["reranker"]:
+            async with opened(f"tei:{server.url}") as reranker:
+                assert reranker.info.family == "remote"
+        else:
+            with pytest.raises(ModelNotServable):
+                async with opened(f"tei:{server.url}"):
+                    pass

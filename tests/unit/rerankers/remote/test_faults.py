@@ -294,3 +294,27 @@ async def test_the_key_is_in_no_error_log_or_repr(
     assert "secret-1" not in caplog.text + "".join(repr(vars(each)) for each in errors if each)
     assert "query" not in caplog.text
     assert json.dumps(TEXTS[0]) not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "hint", ["9" * 400, "9" * 30, "1e20", "Thu, 01 Jan 2026 00:00:00 +99999999999999"]
+)
+@pytest.mark.parametrize(("status", "error"), [(429, Overloaded), (503, RemoteUnavailable)])
+async def test_no_caller_is_told_to_wait_for_ages(
+    hint: str, status: int, error: type[Overloaded | RemoteUnavailable]
+) -> None:
+    async with standing_in(says("", status, Retry_After=hint)) as server:
+        with pytest.raises(error) as raised:
+            await asked(server)
+    assert raised.value.retry_after_s <= 86_400
+
+
+@pytest.mark.parametrize("told", [10**30, -1, "7", 1.5, None])
+async def test_a_count_of_tokens_that_can_be_none_is_not_summed_up(told: object) -> None:
+    answer = cohere_scores(TEXTS)
+    answer["meta"]["tokens"] = {"input_tokens": told}
+    meter = Meter()
+    async with standing_in(says(answer)) as server, opened(f"cohere:{server.url}#m") as reranker:
+        found = await outcomes_of(reranker, "q", TEXTS, options=ScoreOptions(meter=meter))
+    assert found == SCORES
+    assert meter.tokens == 0

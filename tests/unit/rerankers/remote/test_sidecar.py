@@ -225,3 +225,57 @@ async def test_an_overloaded_sidecar_says_when_to_come_back() -> None:
         with pytest.raises(Overloaded) as refused:
             await outcomes_of(reranker, "q", ["1"])
     assert refused.value.retry_after_s == 2.5
+
+
+def _stands_in(answer: pb.RerankResponse) -> None:
+    answer.summary.fallback_for = "big"
+    answer.summary.model.name, answer.summary.model.version = "small", "3"
+    answer.summary.score_kind = pb.SCORE_KIND_MAXSIM
+
+
+async def test_a_model_that_stands_in_there_is_named_here() -> None:
+    sidecar, meter = Sidecar(model("big")), Meter()
+    sidecar.change = _stands_in
+    async with running(sidecar) as source, opened(f"{source}#big") as reranker:
+        scored = await outcomes_of(reranker, "q", ["0.5"], options=ScoreOptions(meter=meter))
+    assert scored == [Score(0.5)]
+    assert meter.answered_by is not None
+    assert (meter.answered_by.name, meter.answered_by.version) == ("small", "3")
+    assert meter.answered_by.score_kind is ScoreKind.MAXSIM
+
+
+async def test_a_request_that_two_models_answered_fails() -> None:
+    sidecar = Sidecar(model("big"))
+    answers = 0
+
+    def sometimes(answer: pb.RerankResponse) -> None:
+        nonlocal answers
+        answers += 1
+        if answers == 2:
+            _stands_in(answer)
+
+    sidecar.change = sometimes
+    async with (
+        running(sidecar) as source,
+        opened(f"{source}#big", max_documents_per_call=1) as reranker,
+    ):
+        with pytest.raises(RemoteFailed, match="different models"):
+            await outcomes_of(reranker, "q", ["0.5", "0.25"])
+
+
+@pytest.mark.parametrize(
+    ("family", "kept"), [("cross_encoder", True), ("fallback", False), ("remote", False)]
+)
+async def test_scores_are_kept_only_of_models_that_always_answer(
+    family: str, *, kept: bool
+) -> None:
+    sidecar = Sidecar(model("big", family=family))
+    async with running(sidecar) as source, opened(f"{source}#big") as reranker:
+        assert reranker.info.keep_scores is kept
+
+
+async def test_a_score_kind_of_a_later_version_is_told_at_the_start() -> None:
+    async with running(Sidecar(model("big", score_kind=99))) as source:
+        with pytest.raises(ModelUnavailable, match="score kind"):
+            async with opened(f"{source}#big"):
+                pass
