@@ -97,6 +97,13 @@ def measure_shape(
     )
 
 
+def free_padding(shape: MeasuredShape, backend: Backend) -> MeasuredShape:
+    """Let sequences of any lengths run together where none is padded."""
+    if backend.info.is_padded:
+        return shape
+    return replace(shape, pass_cost_tokens=shape.max_batch_tokens)
+
+
 def choose_shape(
     passes: Mapping[int, PassTime], tokens: int, max_tokens: int, workers: int
 ) -> MeasuredShape:

@@ -20,6 +20,7 @@ from rerank_sidecar.backends.measure import (
     TYPICAL_TOKENS,
     MeasuredShape,
     Together,
+    free_padding,
 )
 
 BUDGET_S = 3.0
@@ -81,13 +82,6 @@ def choose_gpu_shape(
         tokens_per_s=rates[size],
         reason=f"tokens per second by batch: {figures}",
     )
-
-
-def free_padding(shape: MeasuredShape, backend: Backend) -> MeasuredShape:
-    """Let sequences of any lengths run together where none is padded."""
-    if backend.info.is_padded:
-        return shape
-    return replace(shape, pass_cost_tokens=shape.max_batch_tokens)
 
 
 def _last_worth_it(rates: Mapping[int, float]) -> int:

@@ -9,8 +9,7 @@ from typing import Literal
 from rerank_sidecar.backends.base import Backend, BackendInfo
 from rerank_sidecar.backends.cores import available_cores
 from rerank_sidecar.backends.fit import fit_backend, possible_splits
-from rerank_sidecar.backends.measure import MeasuredShape, measure_shape
-from rerank_sidecar.backends.measure_gpu import free_padding
+from rerank_sidecar.backends.measure import MeasuredShape, free_padding, measure_shape
 from rerank_sidecar.backends.onnxruntime import onnxruntime_backend
 from rerank_sidecar.backends.openvino import OpenVinoBackend
 from rerank_sidecar.batching.planner import BatchLimits

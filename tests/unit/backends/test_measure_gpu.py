@@ -9,7 +9,8 @@ import numpy.typing as npt
 import pytest
 
 from rerank_sidecar.backends.base import BackendInfo, TokenSequence
-from rerank_sidecar.backends.measure_gpu import choose_gpu_shape, free_padding, measure_gpu_shape
+from rerank_sidecar.backends.measure import free_padding
+from rerank_sidecar.backends.measure_gpu import choose_gpu_shape, measure_gpu_shape
 
 
 def passes_s(fixed_s: float, per_token_s: float, *sizes: int) -> dict[int, float]:

@@ -1,4 +1,4 @@
-"""A real server of the Open Inference Protocol (MLServer): texts scored there, and tokens run."""
+"""Real servers of KServe v2, Triton and MLServer: texts scored there, and tokens run."""
 
 from __future__ import annotations
 
@@ -19,15 +19,29 @@ from tests.unit.loading.test_triton import opened as opened_triton
 from tests.unit.rerankers.remote.stand_in import opened
 from tests.unit.rerankers.toy_models import bert_tokenizer, outcomes_of
 
-COMMAND = os.environ.get("MLSERVER_COMMAND")
+MLSERVER = os.environ.get("MLSERVER_COMMAND")
+TRITON = os.environ.get("PYTRITON_PYTHON")
 
-pytestmark = pytest.mark.skipif(
-    COMMAND is None,
-    reason="needs MLSERVER_COMMAND: mlserver holds older packages than the tests have, so its "
-    "command comes from an environment of its own",
-)
+SERVERS = [
+    pytest.param(
+        "mlserver",
+        marks=pytest.mark.skipif(
+            MLSERVER is None,
+            reason="needs MLSERVER_COMMAND: mlserver holds older packages than the tests have, so "
+            "its command comes from an environment of its own",
+        ),
+    ),
+    pytest.param(
+        "triton",
+        marks=pytest.mark.skipif(
+            TRITON is None,
+            reason="needs PYTRITON_PYTHON: nvidia-pytriton, which has Triton in it, is too large "
+            "for the tests, so the interpreter comes from an environment of its own",
+        ),
+    ),
+]
 
-RUNTIME = """
+MLSERVER_MODELS = """
 import numpy as np
 from mlserver import MLModel
 from mlserver.codecs import NumpyCodec, StringCodec
@@ -50,12 +64,58 @@ def answer(model, name, scores):
     return InferenceResponse(model_name=model.name, outputs=[output])
 """
 
+TRITON_MODELS = """
+import sys
+import numpy as np
+from pytriton.decorators import batch
+from pytriton.model_config import ModelConfig, Tensor
+from pytriton.triton import Triton, TritonConfig
+
+def column(scores):
+    return np.array(scores, dtype=np.float32).reshape(-1, 1)
+
+@batch
+def texts(query, passage):
+    rows = zip(query[:, 0], passage[:, 0], strict=True)
+    return {"logit": column([len(p.decode()) - len(q.decode()) / 4 for q, p in rows])}
+
+@batch
+def tokens(input_ids, attention_mask):
+    return {"logits": column((input_ids * attention_mask).sum(axis=1) / 64)}
+
+def bound(triton, function, inputs, output):
+    scores = Tensor(name=output, dtype=np.float32, shape=(1,))
+    triton.bind(
+        model_name=function.__name__,
+        infer_func=function,
+        inputs=inputs,
+        outputs=[scores],
+        config=ModelConfig(max_batch_size=2),
+    )
+
+http_port, grpc_port, metrics_port = map(int, sys.argv[1:])
+config = TritonConfig(
+    http_address="127.0.0.1",
+    grpc_address="127.0.0.1",
+    http_port=http_port,
+    grpc_port=grpc_port,
+    metrics_port=metrics_port,
+)
+with Triton(config=config) as triton:
+    text = [Tensor(name=name, dtype=bytes, shape=(1,)) for name in ("query", "passage")]
+    ids = [Tensor(name=n, dtype=np.int64, shape=(-1,)) for n in ("input_ids", "attention_mask")]
+    bound(triton, texts, text, "logit")
+    bound(triton, tokens, ids, "logits")
+    triton.serve()
+"""
+
 QUERY = "the city"
 TEXTS = ["paris", "", "a river of bread"]
 
 
 @dataclass(frozen=True)
 class Running:
+    name: str
     http_port: int
     grpc_port: int
 
@@ -65,7 +125,7 @@ def _tensor(name: str, datatype: str) -> dict[str, object]:
 
 
 def _write_models(folder: Path) -> None:
-    (folder / "toy_runtime.py").write_text(RUNTIME)
+    (folder / "toy_runtime.py").write_text(MLSERVER_MODELS)
     models = {
         "texts": ("Texts", [_tensor("query", "BYTES"), _tensor("passage", "BYTES")], "logit"),
         "tokens": (
@@ -92,31 +152,46 @@ def _free_ports(count: int) -> list[int]:
             each.close()
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    folder = tmp_path_factory.mktemp("mlserver")
-    _write_models(folder)
-    http_port, grpc_port, metrics_port = _free_ports(3)
-    settings = {"host": "127.0.0.1", "http_port": http_port, "grpc_port": grpc_port}
-    settings |= {"metrics_port": metrics_port, "parallel_workers": 0}
-    (folder / "settings.json").write_text(json.dumps(settings))
-    log = tmp_path_factory.mktemp("log") / "mlserver.log"
-    assert COMMAND is not None
+@pytest.fixture(scope="module", params=SERVERS)
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Running]:
+    folder = tmp_path_factory.mktemp(request.param)
+    ports = _free_ports(3)
+    command = {"mlserver": _mlserver, "triton": _triton}[request.param](folder, ports)
+    log = tmp_path_factory.mktemp("log") / "server.log"
     with (
         log.open("w") as output,
         subprocess.Popen(
-            [COMMAND, "start", str(folder)],
+            command,
+            cwd=folder,
             env={**os.environ, "PYTHONPATH": str(folder)},
             stdout=output,
             stderr=subprocess.STDOUT,
         ) as process,
     ):
         try:
-            _wait(f"http://127.0.0.1:{http_port}/v2/health/ready", process, log)
-            yield Running(http_port, grpc_port)
+            for name in ("texts", "tokens"):
+                _wait(f"http://127.0.0.1:{ports[0]}/v2/models/{name}/ready", process, log)
+            yield Running(request.param, *ports[:2])
         finally:
             process.terminate()
-            process.wait(timeout=30)
+            process.wait(timeout=60)
+
+
+def _mlserver(folder: Path, ports: list[int]) -> list[str]:
+    _write_models(folder)
+    settings = dict(zip(("http_port", "grpc_port", "metrics_port"), ports, strict=True))
+    settings_file = {"host": "127.0.0.1", "parallel_workers": 0, **settings}
+    (folder / "settings.json").write_text(json.dumps(settings_file))
+    assert MLSERVER is not None
+    return [MLSERVER, "start", str(folder)]
+
+
+def _triton(folder: Path, ports: list[int]) -> list[str]:
+    (folder / "models.py").write_text(TRITON_MODELS)
+    assert TRITON is not None
+    return [TRITON, "models.py", *map(str, ports)]
 
 
 def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
@@ -150,6 +225,6 @@ async def test_tokens(scheme: str, server: Running, tmp_path: Path) -> None:
     source = f"triton:{_address(scheme, server)}#tokens"
     async with opened_triton(source, tokenizer=str(tmp_path), max_tokens=64) as reranker:
         scored = await outcomes_of(reranker, QUERY, TEXTS)
-        assert "mlserver" in reranker.info.engine
+        assert server.name in reranker.info.engine
     sums = [sum(tokenizer.encode(QUERY, text).ids) / 64 for text in TEXTS]
     assert scored == [Score(each) for each in sums]
