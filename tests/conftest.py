@@ -1,8 +1,10 @@
 """Keeps skips honest: in CI, a skipped test that is not listed with its reason is a failure.
 
 And has Hypothesis look at results alone: how long an example takes depends on who else is running.
+And gives every test the log level of a fresh process, whatever a server in another one was told.
 """
 
+import logging
 import os
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +16,12 @@ if find_spec("hypothesis"):  # the environment of `make test-clients` does witho
 
     settings.register_profile("untimed", deadline=None)
     settings.load_profile("untimed")
+
+
+@pytest.fixture(autouse=True)
+def usual_log_level() -> None:
+    logging.getLogger().setLevel(logging.WARNING)
+
 
 _LISTED = Path(__file__).with_name("expected_skips.txt")
 

@@ -39,6 +39,7 @@ async def cancelled_once(work: Coroutine[Any, Any, T]) -> T:
     are cancelled; a second cancellation interrupts that, and the connection stays open for good.
     """
     task = asyncio.create_task(work)
+    task.add_done_callback(_take_note)
     try:
         await asyncio.wait([task])
     finally:
@@ -46,3 +47,9 @@ async def cancelled_once(work: Coroutine[Any, Any, T]) -> T:
             task.cancel()
             await asyncio.wait([task])
     return task.result()
+
+
+def _take_note(task: asyncio.Task[Any]) -> None:
+    # A caller that was cancelled does not ask for the error, which asyncio would then log in full.
+    if not task.cancelled():
+        task.exception()

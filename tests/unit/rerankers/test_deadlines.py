@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import logging
 
 import pytest
 
@@ -39,3 +41,26 @@ async def test_its_result_and_its_error_are_the_works() -> None:
     assert await cancelled_once(gives()) == 7
     with pytest.raises(ZeroDivisionError):
         await cancelled_once(fails())
+
+
+async def test_an_error_that_nobody_waits_for_is_not_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    go = asyncio.Event()
+
+    async def fails() -> None:
+        await go.wait()
+        raise ZeroDivisionError
+
+    caller = asyncio.create_task(cancelled_once(fails()))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    go.set()
+    await asyncio.sleep(0)
+    caller.cancel()
+    await asyncio.wait([caller])
+    assert caller.cancelled()
+    del caller
+    gc.collect()
+    assert "never retrieved" not in caplog.text
