@@ -7,34 +7,29 @@ read that they would cut.
 
 from __future__ import annotations
 
-import math
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
-
 from rerank_sidecar.batching.scheduler import Scheduler
 from rerank_sidecar.batching.tokenization import EncodedText, TextTokenizer, TokenIds
 from rerank_sidecar.batching.windows import WindowRules, longest_first, most_tokens, plan_windows
-from rerank_sidecar.errors import NonFiniteScore
 from rerank_sidecar.rerankers.base import IndexedDocuments, Outcome, RerankerInfo, ScoreOptions
 from rerank_sidecar.rerankers.estimates import TokenRatio, tokens_in_windows
-from rerank_sidecar.rerankers.flow import DocumentFlow, Outcomes
+from rerank_sidecar.rerankers.flow import DocumentFlow
+from rerank_sidecar.rerankers.pair_scoring import PairReading, logit_score, probability_score
 from rerank_sidecar.rerankers.reading import (
     DocumentReading,
     Finish,
     TooLong,
     WindowLimits,
-    WindowScore,
     read_windows,
     token_counts,
     too_long,
 )
-from rerank_sidecar.rerankers.sharing import Lease, Shared
+from rerank_sidecar.rerankers.sharing import Shared
 from rerank_sidecar.rerankers.threads import in_thread
 from rerank_sidecar.types import Document, LongDocumentPolicy, TruncationSide
 
@@ -72,7 +67,7 @@ class CrossEncoderReranker:
         self._tokenizer = tokenizer
         self._scheduler = scheduler
         self._limits = config.limits
-        self._finish: Finish = _raw if config.activation == "identity" else _probability
+        self._finish: Finish = logit_score if config.activation == "identity" else probability_score
         self._executor = executor
         self._ratio = TokenRatio()
         self._queries: Shared[TokenIds] = Shared()
@@ -119,9 +114,10 @@ class CrossEncoderReranker:
         flow = DocumentFlow(self._scheduler, options)
         return flow.outcomes(partial(self._read_query, query, options), documents)
 
-    def _read_query(self, query: str, options: ScoreOptions) -> _ReadQuery:
+    def _read_query(self, query: str, options: ScoreOptions) -> PairReading[TokenIds]:
         lease = self._queries.lease(query, partial(self._tokenise, query))
-        return _ReadQuery(lease, self._pairs(options), self._finish, options, self._executor)
+        read = self._pairs(options).read
+        return PairReading(lease, read, self._finish, options, self._executor)
 
     async def _tokenise(self, query: str) -> TokenIds:
         [encoded], _ = await in_thread(self._executor, self._tokenizer.encode, [query])
@@ -185,48 +181,3 @@ class _Pairs:
     @property
     def _budget(self) -> int:
         return self.limits.max_tokens - self.tokenizer.pair.count
-
-
-@dataclass(frozen=True, slots=True)
-class _ReadQuery:
-    """A query's tokens on their way, and how documents are read beside them."""
-
-    lease: Lease[TokenIds]
-    pairs: _Pairs
-    logit_to_score: Finish
-    options: ScoreOptions
-    executor: Executor | None
-
-    async def recall(self, group: IndexedDocuments) -> tuple[Outcomes, IndexedDocuments]:
-        """Each pair needs a forward pass."""
-        return [], group
-
-    async def read(self, texts: Sequence[str]) -> list[DocumentReading | TooLong]:
-        query = await self.lease.value(self.options.deadline)
-        readings, seconds = await in_thread(self.executor, self.pairs.read, query, texts)
-        self.options.meter.tokenise_s += seconds
-        return readings
-
-    async def finish(self) -> Finish:
-        return self.logit_to_score
-
-    def close(self) -> None:
-        self.lease.close()
-
-
-def _raw(_position: int, logits: npt.NDArray[np.float32]) -> WindowScore:
-    return WindowScore(_logit(logits))
-
-
-def _probability(_position: int, logits: npt.NDArray[np.float32]) -> WindowScore:
-    logit = _logit(logits)
-    # The exponent is never positive, so that it cannot overflow.
-    decay = math.exp(-abs(logit))
-    return WindowScore((1.0 if logit >= 0 else decay) / (1.0 + decay))
-
-
-def _logit(logits: npt.NDArray[np.float32]) -> float:
-    [logit] = logits.tolist()
-    if not math.isfinite(logit):
-        raise NonFiniteScore("the model gave a logit that is not finite")
-    return float(logit)

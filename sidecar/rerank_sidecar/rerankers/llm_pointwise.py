@@ -7,34 +7,32 @@ the logit of yes alone. Where a document is cut, the end of the prompt stays in 
 
 from __future__ import annotations
 
-import math
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 
 from rerank_sidecar.backends.base import TokenSequence
 from rerank_sidecar.batching.prompt_tokens import PromptText, PromptTokenizer
 from rerank_sidecar.batching.scheduler import Scheduler
 from rerank_sidecar.batching.tokenization import TokenIds
 from rerank_sidecar.batching.windows import WindowRules, plan_windows
-from rerank_sidecar.errors import ModelNotServable, NonFiniteScore
+from rerank_sidecar.errors import ModelNotServable
 from rerank_sidecar.rerankers.base import IndexedDocuments, Outcome, RerankerInfo, ScoreOptions
 from rerank_sidecar.rerankers.estimates import TokenRatio, tokens_in_windows
-from rerank_sidecar.rerankers.flow import DocumentFlow, Outcomes
+from rerank_sidecar.rerankers.flow import DocumentFlow
+from rerank_sidecar.rerankers.pair_scoring import PairReading, logit_score, probability_score
 from rerank_sidecar.rerankers.reading import (
     DocumentReading,
     Finish,
     TooLong,
     WindowLimits,
-    WindowScore,
     token_counts,
     too_long,
 )
-from rerank_sidecar.rerankers.sharing import Lease, Shared
+from rerank_sidecar.rerankers.sharing import Shared
 from rerank_sidecar.rerankers.threads import in_thread
 from rerank_sidecar.types import Document, LongDocumentPolicy
 
@@ -76,7 +74,7 @@ class LlmPointwiseReranker:
                 f"a model that reads {config.limits.max_tokens} tokens reads too few: the prompt "
                 f"alone has {tokenizer.tokens_around}"
             )
-        self._finish: Finish = _probability if config.is_probability else _raw
+        self._finish: Finish = probability_score if config.is_probability else logit_score
         self._ratio = TokenRatio()
         self._queries: Shared[PromptText] = Shared()
 
@@ -122,9 +120,10 @@ class LlmPointwiseReranker:
         flow = DocumentFlow(self._scheduler, options)
         return flow.outcomes(partial(self._read_query, query, options), documents)
 
-    def _read_query(self, query: str, options: ScoreOptions) -> _ReadQuery:
+    def _read_query(self, query: str, options: ScoreOptions) -> PairReading[PromptText]:
         lease = self._queries.lease(query, partial(self._tokenise, query))
-        return _ReadQuery(lease, self._prompts(options), self._finish, options, self._executor)
+        read = self._prompts(options).read
+        return PairReading(lease, read, self._finish, options, self._executor)
 
     async def _tokenise(self, query: str) -> PromptText:
         [encoded], _ = await in_thread(self._executor, self._tokenizer.encode_queries, [query])
@@ -186,48 +185,3 @@ class _Prompts:
     ) -> TokenSequence:
         tokens = self.tokenizer.sequence(head, document, start, end)
         return TokenSequence(tokens, np.zeros_like(tokens))
-
-
-@dataclass(frozen=True, slots=True)
-class _ReadQuery:
-    """A query's tokens on their way, and how documents are read behind them."""
-
-    lease: Lease[PromptText]
-    prompts: _Prompts
-    logits_to_score: Finish
-    options: ScoreOptions
-    executor: Executor | None
-
-    async def recall(self, group: IndexedDocuments) -> tuple[Outcomes, IndexedDocuments]:
-        """Each document needs a forward pass."""
-        return [], group
-
-    async def read(self, texts: Sequence[str]) -> list[DocumentReading | TooLong]:
-        query = await self.lease.value(self.options.deadline)
-        readings, seconds = await in_thread(self.executor, self.prompts.read, query, texts)
-        self.options.meter.tokenise_s += seconds
-        return readings
-
-    async def finish(self) -> Finish:
-        return self.logits_to_score
-
-    def close(self) -> None:
-        self.lease.close()
-
-
-def _raw(_position: int, logits: npt.NDArray[np.float32]) -> WindowScore:
-    return WindowScore(_log_odds(logits))
-
-
-def _probability(_position: int, logits: npt.NDArray[np.float32]) -> WindowScore:
-    log_odds = _log_odds(logits)
-    # The exponent is never positive, so that it cannot overflow.
-    decay = math.exp(-abs(log_odds))
-    return WindowScore((1.0 if log_odds >= 0 else decay) / (1.0 + decay))
-
-
-def _log_odds(logits: npt.NDArray[np.float32]) -> float:
-    score = float(logits[0]) - float(logits[1:].sum())
-    if not math.isfinite(score):
-        raise NonFiniteScore("the model gave a logit that is not finite")
-    return score
