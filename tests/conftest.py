@@ -19,8 +19,8 @@ if find_spec("hypothesis"):  # the environment of `make test-clients` does witho
 
 
 @pytest.fixture(autouse=True)
-def usual_log_level() -> None:
-    logging.getLogger().setLevel(logging.WARNING)
+def usual_log_level(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
 
 
 _LISTED = Path(__file__).with_name("expected_skips.txt")
