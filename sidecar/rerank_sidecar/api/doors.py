@@ -79,7 +79,7 @@ def check_default(settings: Settings, info: RerankerInfo) -> None:
         raise InvalidSetting(
             f"model: scores of {info.name} mean something only within one request, and Weaviate "
             "sends a search in several; make another model the default, or switch Weaviate's door "
-            'off: disabled_doors = ["weaviate"]'
+            "off: disabled_doors, on the command line --disabled-doors weaviate"
         )
 
 

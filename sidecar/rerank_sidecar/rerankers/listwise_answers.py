@@ -13,7 +13,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-_MOST_CHARACTERS = 20_000
+_MOST_CHARACTERS = 200_000
 """An answer's end is what counts; more than this is no list of identifiers."""
 
 _THOUGHT = r"(?:think|thinking|thoughts?|reasoning|reflection|analysis|scratchpad)"
@@ -26,11 +26,13 @@ _START_OF_THOUGHT = re.compile(rf"<{_THOUGHT}>|\[{_THOUGHT}\]|<\|channel\|>analy
 # takes more than linear time.
 _NOUN = r"(?:passages?|documents?|docs?|texts?|items?|results?|identifiers?|ids?|numbers?|nos?)"
 _BRACKETED = re.compile(
-    rf"\[\s{{0,4}}(?:{_NOUN}\b)?[\s:#._]{{0,4}}(\d{{1,6}})\s{{0,4}}\]", re.IGNORECASE
+    rf"\[\s{{0,4}}(?:{_NOUN}\b|[PD])?[\s:#._]{{0,4}}(\d{{1,6}})\s{{0,4}}\]", re.IGNORECASE
 )
 _BARE = re.compile(
-    rf"(?<![^\W_])(?<!\d\.)(?:{_NOUN}[_-]?)?(\d{{1,6}})(?![^\W_]|\.\d|%)", re.IGNORECASE
+    rf"(?<![^\W_])(?<!\d\.)(?:{_NOUN}[_-]?|[PD])?(\d{{1,6}})(?![^\W_]|\.\d|%)", re.IGNORECASE
 )
+_NAMED = re.compile(rf"\b{_NOUN}[ #_-]{{1,2}}(\d{{1,6}})(?![^\W_]|\.\d|%)", re.IGNORECASE)
+_SEVERAL_IN_BRACKETS = re.compile(r"\[\s{0,4}\d{1,6}(?:\s{0,4}[,;>=]\s{0,4}\d{1,6}){1,99}\s{0,4}\]")
 _BRACKETS = str.maketrans("【】〔〕", "[][]")
 _BETTER = ">≻›»→➔"
 _BETWEEN = re.compile(
@@ -39,6 +41,12 @@ _BETWEEN = re.compile(
 )
 _WORSE = "<"
 _MOST_BETWEEN = 40
+_BEFORE_A_LIST = re.compile(
+    rf"[\n.!?][ \t]{{0,4}}(?:[^\n.!?]{{0,40}}:)?[\s`'\"*_(<{{$#>-]{{0,6}}(?:{_NOUN}\s)?\Z",
+    re.IGNORECASE,
+)
+_MOST_BEFORE_A_LIST = 70
+_BEHIND_A_LIST = re.compile(r"[ \t`'\"*_)>}$.]{0,6}(?:\n|\Z)")
 _ORDINAL = re.compile(
     r"^[ \t>*_#|-]{0,8}(?:rank|place|position)?[ #]{0,2}(\d{1,6})[*_]{0,2}(?:[.):]|[ \t]{0,4}\|)"
     r"(?=.*\d)",
@@ -81,13 +89,30 @@ def _without_thoughts(answer: str) -> str:
 
 
 def _from_objects(said: str) -> list[int]:
-    """Read JSON whose list is of objects, such as `{"id": 2, "score": 0.9}`; else nothing."""
-    listed = said[said.find("[") : said.rfind("]") + 1]
+    """Read JSON: a list of objects such as `{"id": 2, "score": 0.9}`, or an object by places."""
+    listed, by_place = _json(said, "[", "]"), _json(said, "{", "}")
+    if isinstance(by_place, dict) and list(by_place) == _places(len(by_place)):
+        return _all_different(by_place.values())
+    objects = [each for each in listed if isinstance(each, dict)] if listed else []
+    return [number for each in objects for number in _identifier(each)]
+
+
+def _all_different(values: Iterable[Any]) -> list[int]:
+    """Give the number that each value is, or nothing: they may as well be scores."""
+    found = [_BARE.fullmatch(str(each)[:_MOST_BETWEEN].strip("[]")) for each in values]
+    numbers = [int(each[1]) for each in found if each]
+    return numbers if len(set(numbers)) == len(found) else []
+
+
+def _json(said: str, first: str, last: str) -> Any:  # noqa: ANN401 - whatever it holds
     try:
-        value = json.loads(listed)
+        return json.loads(said[said.find(first) : said.rfind(last) + 1])
     except (ValueError, RecursionError):
-        return []
-    return [number for each in value if isinstance(each, dict) for number in _identifier(each)]
+        return None
+
+
+def _places(count: int) -> list[str]:
+    return [str(place) for place in range(1, count + 1)]
 
 
 def _identifier(item: dict[str, Any]) -> Iterator[int]:
@@ -99,23 +124,33 @@ def _identifier(item: dict[str, Any]) -> Iterator[int]:
 
 
 def _from_text(said: str, count: int) -> list[int]:
-    bracketed = list(_BRACKETED.finditer(said))
-    if bracketed:
-        best = _best_run(said, bracketed, count)
-        # Without a chain such as [2] > [1], identifiers count as they come: one on a line, say.
-        return best if len(best) > 1 else _numbers(bracketed)
-    said = _without_ordinals(said)
-    best = _best_run(said, list(_BARE.finditer(said)), count)
+    said = _SEVERAL_IN_BRACKETS.sub(_each_in_brackets, said)
+    found = certain = list(_BRACKETED.finditer(said))
+    if not found:
+        said = _without_ordinals(said)
+        found, certain = list(_BARE.finditer(said)), list(_NAMED.finditer(said))
+    best = _best_run(said, found, set(_known(_numbers(certain), count)), count)
     if len(best) > 1 or said.strip(" .*\n\t").isdecimal():
         return best
+    # Without a list of them, identifiers count as they come: one on a line, say, or in prose.
+    if found is certain or len(certain) > 1:
+        return _numbers(certain)
     # A number within prose may mean anything: "I cannot rank these 3 passages".
     return _numbers(_AT_START.finditer(said))
 
 
-def _best_run(said: str, found: Sequence[re.Match[str]], count: int) -> list[int]:
+def _each_in_brackets(several: re.Match[str]) -> str:
+    return re.sub(r"\d+", r"[\g<0>]", several[0][1:-1])
+
+
+def _best_run(
+    said: str, found: Sequence[re.Match[str]], certain: set[int], count: int
+) -> list[int]:
     """Give the longest run of numbers with nothing but signs between, of those that say "better".
 
-    Of equals it is the last: what a model weighs before it answers comes earlier.
+    Without such a sign a run counts if it stands by itself, or if nothing else is named: "[3] is
+    best, then [1] and [2]" has one, too. Of equals the last one counts: what a model weighs before
+    it answers comes earlier.
     """
     best, best_rank = [], (False, 0)
     for run in _runs(said, found):
@@ -125,9 +160,17 @@ def _best_run(said: str, found: Sequence[re.Match[str]], count: int) -> list[int
         if _WORSE in signs and not is_chain:
             known, is_chain = known[::-1], True
         rank = (len(known) > 1 and is_chain, len(known))
-        if rank >= best_rank:
+        counts = rank[0] or certain <= set(known) or _is_by_itself(said, run)
+        if counts and rank >= best_rank:
             best, best_rank = known, rank
     return best
+
+
+def _is_by_itself(said: str, run: Sequence[re.Match[str]]) -> bool:
+    """Tell whether a line or a sentence holds nothing else, but for a label such as "Answer:"."""
+    start, end = run[0].start(), run[-1].end()
+    before = "\n" + said[max(0, start - _MOST_BEFORE_A_LIST) : start]
+    return bool(_BEFORE_A_LIST.search(before) and _BEHIND_A_LIST.match(said, end))
 
 
 def _runs(said: str, found: Sequence[re.Match[str]]) -> Iterator[list[re.Match[str]]]:

@@ -148,6 +148,16 @@ def test_no_order_is_found_in(answer: str) -> None:
         ("２＞１＞３", [2, 1, 3]),
         ("[1] < [3] < [2]", [2, 3, 1]),
         ("2 | 1 | 3", [2, 1, 3]),
+        ("P2 > P1 > P3", [2, 1, 3]),
+        ("[2 > 1 > 3]", [2, 1, 3]),
+        ("[2, 1] > [3]", [2, 1, 3]),
+        ("[3] > [1] > " * 5000, [3, 1]),
+        ('{"1": 3, "2": "[1]", "3": 2}', [3, 1, 2]),
+        ('{"1": 0.3, "2": 0.1, "3": 0.9}', []),
+        ("Passage 3 is best, followed by passage 1 and passage 2.", [3, 1, 2]),
+        ("The best is [2]. [1] and [3] are off topic.", [2, 1, 3]),
+        ("[1] is off topic, [2] and [3] are not.\n\nAnswer: [2], [3]", [2, 3]),
+        ("[1], [2] and [3] were given. They rank so: [3], [1], [2].", [3, 1, 2]),
     ],
 )
 def test_other_ways_to_write_an_order(answer: str, order: list[int]) -> None:
