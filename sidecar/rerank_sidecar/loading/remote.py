@@ -159,8 +159,10 @@ def _made(engine: Engine, target: Target, options: RemoteOptions) -> Remote:
 
 
 def _overridden(traits: Traits, options: RemoteOptions) -> Traits:
+    limits = [each for each in (traits.max_characters, options.max_characters) if each is not None]
     return replace(
         traits,
+        max_characters=min(limits, default=None),
         max_documents=options.max_documents_per_call or traits.max_documents,
         takes_empty=traits.takes_empty if options.takes_empty is None else options.takes_empty,
         version=options.version or traits.version,

@@ -114,7 +114,8 @@ class CallFailed(Exception):
     """A call that brought no answer, sorted by what to do about it.
 
     `is_transient` calls are worth another try, after `retry_after_s` if the server says so.
-    `is_fault` tells that the server is not well, which opens the circuit when it goes on.
+    `is_fault` tells that the server is not well, which opens the circuit when it goes on,
+    `is_refusal` that it will not have what it was sent, and may have a part of it.
     """
 
     def __init__(
@@ -123,12 +124,14 @@ class CallFailed(Exception):
         *,
         is_transient: bool = False,
         is_fault: bool = False,
+        is_refusal: bool = False,
         retry_after_s: float | None = None,
     ) -> None:
         super().__init__(error.message)
         self.error = error
         self.is_transient = is_transient
         self.is_fault = is_fault
+        self.is_refusal = is_refusal
         self.retry_after_s = retry_after_s
 
 

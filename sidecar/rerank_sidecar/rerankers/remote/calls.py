@@ -72,7 +72,9 @@ class RemoteCalls:
         that one which may have been read can be sent once more.
 
         Raises:
-            RerankError: of the last try.
+            CallFailed: the last try did.
+            RemoteUnavailable: the circuit is open.
+            Overloaded: the server would not get to it before the deadline.
         """
         from tenacity import AsyncRetrying, retry_if_exception
 
@@ -82,10 +84,7 @@ class RemoteCalls:
             stop=lambda state: self._is_last(state, deadline),
             reraise=True,
         )
-        try:
-            return await retrying(self._once, question, deadline, meter)
-        except CallFailed as failure:
-            raise failure.error from failure
+        return await retrying(self._once, question, deadline, meter)
 
     async def close(self) -> None:
         """Close all connections."""

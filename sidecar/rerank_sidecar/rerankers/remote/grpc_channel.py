@@ -100,6 +100,7 @@ def refused(error: grpc.aio.AioRpcError) -> CallFailed:
         _error_of(code, retry_after_s),
         is_transient=code in _TRANSIENT,
         is_fault=code in _FAULTS,
+        is_refusal=code is grpc.StatusCode.INVALID_ARGUMENT,
         retry_after_s=retry_after_s,
     )
 

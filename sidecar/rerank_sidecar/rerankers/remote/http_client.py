@@ -31,6 +31,7 @@ _IDLE_S = 30.0
 """Shorter than the keep-alive of most servers, so that few calls meet a connection just closed."""
 
 _TRANSIENT = frozenset({429, 502, 503, 504})
+_REFUSALS = frozenset({400, 413, 422})
 _MEANINGS = {
     401: "it wants another API key",
     403: "the API key may not do this",
@@ -134,6 +135,7 @@ def refused(status: int, headers: Mapping[str, str]) -> CallFailed:
         _error_of(status, retry_after_s),
         is_transient=status in _TRANSIENT,
         is_fault=status >= 500,
+        is_refusal=status in _REFUSALS,
         retry_after_s=retry_after_s,
     )
 

@@ -31,13 +31,16 @@ class ConnectionOptions(BaseModel):
 class RemoteOptions(ConnectionOptions):
     """What can be said about every server that scores; a wire may have options of its own besides.
 
-    `max_bytes_per_call` counts documents in UTF-8. `score_kind` is for models whose scores are not
-    what the wire usually carries, or where the wire can be asked for another kind. `version` is
-    changed by whoever changes the model behind an address, so that no kept score outlives it.
+    `max_bytes_per_call` counts documents in UTF-8. `max_characters` is how much is sent of a query
+    and of each document, where the server refuses what is longer. `score_kind` is for models whose
+    scores are not what the wire usually carries, or where the wire can be asked for another kind.
+    `version` is changed by whoever changes the model behind an address, so that no kept score
+    outlives it.
     """
 
     max_documents_per_call: int | None = Field(None, ge=1)
     max_bytes_per_call: int = Field(1_000_000, ge=1)
+    max_characters: int | None = Field(None, ge=1)
     score_kind: ScoreKind | None = None
     version: str | None = Field(None, min_length=1)
     takes_empty: bool | None = None

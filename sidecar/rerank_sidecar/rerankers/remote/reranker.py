@@ -26,9 +26,16 @@ from rerank_sidecar.rerankers.base import (
     RerankerInfo,
     ScoreOptions,
 )
-from rerank_sidecar.rerankers.remote.base import Answer, Question, StandIn, Traits
+from rerank_sidecar.rerankers.remote.base import (
+    Answer,
+    CallFailed,
+    Question,
+    StandIn,
+    Traits,
+)
 from rerank_sidecar.rerankers.remote.calls import RemoteCalls
 from rerank_sidecar.rerankers.remote.parts import in_calls
+from rerank_sidecar.rerankers.remote.refusals import Refusals
 from rerank_sidecar.types import Document, Score, TruncationSide
 
 Outcomes = Sequence[tuple[int, Outcome]]
@@ -47,7 +54,8 @@ class RemoteReranker:
 
     A group of documents is sent as it arrives, cut into calls of the size that the server takes.
     Where scores mean something within one request only, all documents are waited for and go in one
-    call. Requests for a way of reading that the server does not offer are refused.
+    call. A call that the server refuses is asked again in halves, down to the document that it
+    will not have. Requests for a way of reading that the server does not offer are refused.
     """
 
     def __init__(
@@ -113,6 +121,7 @@ class _Request:
         # No request holds more turns than there are, so that a small one waits for few calls.
         self._turns = asyncio.Semaphore(server.calls.at_once)
         self._first_answer: Answer | None = None
+        self._refusals = Refusals()
 
     async def outcomes(
         self, documents: AsyncIterator[IndexedDocuments]
@@ -143,7 +152,7 @@ class _Request:
         if error is not None:
             self._events.put_nowait(error)
         elif not self._tasks:
-            self._events.put_nowait(None)
+            self._events.put_nowait(self._refusals.verdict())
 
     async def _feed(self, documents: AsyncIterator[IndexedDocuments]) -> None:
         async with closing(documents):
@@ -156,7 +165,7 @@ class _Request:
         self._calls.check(len(parts), self._deadline())
         for part in parts:
             await self._turns.acquire()
-            self._start(self._ask(part))
+            self._start(self._in_turn(part))
 
     async def _groups(
         self, documents: AsyncIterator[IndexedDocuments]
@@ -182,25 +191,39 @@ class _Request:
             return [group] if group else []
         return list(in_calls(group, self._portions.max_documents, self._portions.max_bytes))
 
-    async def _ask(self, part: IndexedDocuments) -> None:
+    async def _in_turn(self, part: IndexedDocuments) -> None:
         try:
-            options, most = self._options, self._traits.max_characters
-            question = Question(
-                query=self._query,
-                texts=tuple(_sendable(document.text[:most]) for _, document in part),
-                timeout_s=self._calls.timeout_s,
-                truncation=options.truncation,
-                policy=options.long_document_policy,
-                priority=options.priority,
-            )
-            began = time.monotonic()
-            answer = await self._calls.ask(question, self._deadline(), options.meter)
-            self._check_alike(answer)
-            _count(options.meter, answer.outcomes, answer.tokens, time.monotonic() - began)
-            options.meter.query_truncated |= self._query_was_cut or answer.query_truncated
-            self._tell(part, answer)
+            await self._ask(part)
         finally:
             self._turns.release()
+
+    async def _ask(self, part: IndexedDocuments) -> None:
+        began, meter = time.monotonic(), self._options.meter
+        try:
+            answer = await self._calls.ask(self._question(part), self._deadline(), meter)
+        except CallFailed as failure:
+            if not (failure.is_refusal and self._traits.comparable_across_requests):
+                raise failure.error from failure
+            for half in self._refusals.refused(part, failure.error):
+                await self._ask(half)
+        else:
+            self._refusals.scored()
+            self._check_alike(answer)
+            _count(meter, answer.outcomes, answer.tokens, time.monotonic() - began)
+            meter.query_truncated |= self._query_was_cut or answer.query_truncated
+            self._tell(part, answer)
+        self._events.put_nowait(self._refusals.settled())
+
+    def _question(self, part: IndexedDocuments) -> Question:
+        options, most = self._options, self._traits.max_characters
+        return Question(
+            query=self._query,
+            texts=tuple(_sendable(document.text[:most]) for _, document in part),
+            timeout_s=self._calls.timeout_s,
+            truncation=options.truncation,
+            policy=options.long_document_policy,
+            priority=options.priority,
+        )
 
     def _check_alike(self, answer: Answer) -> None:
         """Say who answered, if it is another model than was asked; raise if it is two of them."""
