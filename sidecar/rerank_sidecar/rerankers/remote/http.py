@@ -12,6 +12,8 @@ from rerank_sidecar.rerankers.remote.http_client import HttpClient
 from rerank_sidecar.rerankers.remote.options import HttpOptions
 from rerank_sidecar.score_kinds import ScoreKind
 
+_REFUSALS = frozenset({400, 413, 422})
+
 
 class HttpWire(ABC):
     """One dialect: how a question is written, and where the scores stand in its answer.
@@ -54,6 +56,10 @@ class HttpWire(ABC):
         """Give the headers that depend on the address and on what is sent."""
         return {}
 
+    def is_refusal(self, status: int, body: bytes) -> bool:
+        """Tell whether an error is about what was sent, so that a part of it may be taken."""
+        return status in _REFUSALS
+
     @abstractmethod
     def body(self, question: Question) -> dict[str, Any]:
         """Write a question."""
@@ -80,7 +86,7 @@ class HttpRemote:
 
     def __init__(self, wire: HttpWire, access: Access) -> None:
         self._wire = wire
-        self._client = HttpClient(wire.target.url, wire.headers(access), access)
+        self._client = HttpClient(wire.target.url, wire.headers(access), access, wire.is_refusal)
 
     async def learn(self) -> Traits:
         """Ask the server what it is, as far as the dialect can.

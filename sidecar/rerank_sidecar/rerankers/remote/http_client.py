@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 Sign = Callable[[str, bytes], Awaitable[Mapping[str, str]]]
 """Gives the headers that depend on the address and on what is sent."""
 
+IsRefusal = Callable[[int, bytes], bool]
+"""Tells by status and body that the server will not have what it was sent, and is well itself."""
+
 _MOST_ANSWER_BYTES = 67_108_864
 _CONNECT_S = 5.0
 _GET_S = 5.0
@@ -31,7 +34,6 @@ _IDLE_S = 30.0
 """Shorter than the keep-alive of most servers, so that few calls meet a connection just closed."""
 
 _TRANSIENT = frozenset({429, 502, 503, 504})
-_REFUSALS = frozenset({400, 413, 422})
 _MEANINGS = {
     401: "it wants another API key",
     403: "the API key may not do this",
@@ -49,12 +51,15 @@ class HttpClient:
         MissingExtra: httpx is not installed.
     """
 
-    def __init__(self, url: str, headers: Mapping[str, str], access: Access) -> None:
+    def __init__(
+        self, url: str, headers: Mapping[str, str], access: Access, is_refusal: IsRefusal
+    ) -> None:
         try:
             import httpx
         except ImportError as error:
             raise MissingExtra("remote", "asking other servers") from error
         self._url = url
+        self._is_refusal = is_refusal
         self._client = httpx.AsyncClient(
             headers={"User-Agent": "rerank-sidecar", "Accept": "application/json", **headers},
             verify=trust(access),
@@ -111,7 +116,8 @@ class HttpClient:
         except (httpx.TransportError, httpx.DecodingError) as error:
             raise _broken(error) from error
         if not response.is_success:
-            raise refused(response.status_code, response.headers)
+            is_refusal = self._is_refusal(response.status_code, body)
+            raise refused(response.status_code, response.headers, is_refusal=is_refusal)
         return _parsed(body)
 
 
@@ -128,14 +134,14 @@ def trust(access: Access) -> ssl.SSLContext:
     return context
 
 
-def refused(status: int, headers: Mapping[str, str]) -> CallFailed:
+def refused(status: int, headers: Mapping[str, str], *, is_refusal: bool) -> CallFailed:
     """Sort an answer by a status that is none of success."""
     retry_after_s = read_retry_after(headers.get("retry-after"))
     return CallFailed(
         _error_of(status, retry_after_s),
         is_transient=status in _TRANSIENT,
-        is_fault=status >= 500,
-        is_refusal=status in _REFUSALS,
+        is_fault=status >= 500 and not is_refusal,
+        is_refusal=is_refusal,
         retry_after_s=retry_after_s,
     )
 

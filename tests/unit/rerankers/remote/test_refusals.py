@@ -115,3 +115,23 @@ def test_every_document_is_settled_once(bad: set[int], count: int) -> None:
     else:
         assert refusals.verdict() is None
         assert sorted(found) == list(range(count))
+
+
+TOO_LARGE = (
+    "input (4004 tokens) is too large to process. increase the physical batch size (current batch "
+    "size: 512)"
+)
+
+
+async def test_what_llamacpp_finds_too_long_is_no_fault_of_its() -> None:
+    async def llamacpp(request: web.Request) -> web.StreamResponse:
+        texts = json.loads(await request.read())["documents"]
+        if BAD in texts:
+            error = {"code": 500, "message": TOO_LARGE, "type": "server_error"}
+            return web.json_response({"error": error}, status=500)
+        return web.json_response(cohere_scores(texts))
+
+    async with standing_in(llamacpp) as server, opened(f"llamacpp:{server.url}") as reranker:
+        for _ in range(8):  # five faults would open the circuit
+            scored = await outcomes_of(reranker, "query", ["0.5", BAD, "0.75"])
+            assert [type(each) for each in scored] == [Score, RemoteFailed, Score]
