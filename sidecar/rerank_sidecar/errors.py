@@ -55,6 +55,7 @@ class RequestError(RerankError):
     """The caller asked for something that cannot be answered as it stands.
 
     `field` names the offending field in the caller's own words, for example `documents[3].text`.
+    Whoever raises it says ours, and begins the message with it: doors put in the caller's.
     """
 
     def __init__(self, message: str, field: str | None = None) -> None:
@@ -139,7 +140,14 @@ class BackendFailed(ServerFault):
 
 
 class RemoteFailed(ServerFault):
-    """The server that computes the scores refused, failed, or answered what means nothing."""
+    """The server that computes the scores refused, failed, or answered what means nothing.
+
+    `is_refusal` tells that it will not have what it was asked, and may well answer other requests.
+    """
+
+    def __init__(self, message: str, *, is_refusal: bool = False) -> None:
+        super().__init__(message)
+        self.is_refusal = is_refusal
 
 
 class NonFiniteScore(ServerFault):

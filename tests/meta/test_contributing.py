@@ -40,6 +40,13 @@ async def test_it_scores_through_the_engine() -> None:
         (0, 0.25),
     ]
     assert (model.model.name, model.model.version, model.family) == ("length", "1-7", "length")
+    assert result.summary.usage.pairs == 3
+
+
+async def test_it_does_not_pass_for_another_model() -> None:
+    with pytest.raises(InvalidSetting, match="'some/model' is no model of the family length"):
+        async with build_engine(read_settings(model="some/model", family="length")):
+            raise AssertionError("started")
 
 
 @pytest.mark.parametrize("option", ["characters=many", "letters=7"])

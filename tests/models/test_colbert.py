@@ -70,6 +70,8 @@ FORMS: dict[str, Callable[[Path], Path]] = {
     "unigram": lambda folder: save_multi_vector(
         folder, "xlm-roberta", expansion=FIXED, prompts=MARKERS
     ),
+    "two projections": lambda folder: save_multi_vector(folder, two_projections=True),
+    "left padding": lambda folder: save_multi_vector(folder, "qwen3", padding_side="left"),
     "byte level": lambda folder: save_multi_vector(
         folder, "modernbert", expansion={**FIXED, "attend": True}, prompts=MARKERS
     ),
@@ -106,7 +108,9 @@ async def test_int8_scores_stay_close(tmp_path: Path) -> None:
     assert np.abs(scores - exact).max() > 1e-4
 
 
-@pytest.mark.parametrize("form", ["fixed", "attended", "pylate modernbert", "stanford"])
+@pytest.mark.parametrize(
+    "form", ["fixed", "attended", "two projections", "pylate modernbert", "stanford"]
+)
 async def test_torch_runs_it_too(tmp_path: Path, form: str) -> None:
     folder = FORMS[form](tmp_path / "model")
     result = await served(settings_for(folder, engine=EngineChoice.TORCH_FLOAT32))
@@ -148,6 +152,25 @@ async def test_what_is_kept_scores_the_same_to_the_last_bit(tmp_path: Path) -> N
     assert np.array_equal(scores_of(again), scores_of(once[0]))
     assert again.summary.usage.tokens == 12  # the query, filled up
     assert np.array_equal(scores_of(await served(settings_for(folder))), scores_of(once[0]))
+
+
+@pytest.mark.parametrize("engine", [EngineChoice.AUTO, EngineChoice.TORCH_FLOAT32])
+async def test_a_document_without_tokens_that_count_is_near_to_nothing(
+    tmp_path: Path, engine: EngineChoice
+) -> None:
+    skipped = [*PUNCTUATION, "[CLS]", "[SEP]"]
+    folder = save_multi_vector(tmp_path / "model", skiplist=skipped)
+    expected = expected_scores(folder, QUERY)
+    assert expected[DOCUMENTS.index("")] < -1  # the library has the same of all that it pads
+    settings = settings_for(folder, engine=engine, score_cache_bytes=0)
+    request = RerankRequest(QUERY, tuple(map(Document, (*DOCUMENTS, "?"))), RerankOptions())
+    async with build_engine(settings) as served_by:
+        once, kept = [scores_of(await served_by.rerank(request)) for _ in range(2)]
+    np.testing.assert_allclose(
+        once[:-1], np.where(expected < -1, 0, expected), atol=TOLERANCE, rtol=0
+    )
+    assert once[-1] == 0
+    assert np.array_equal(once, kept)
 
 
 async def refused(folder: Path, **settings: Any) -> str:

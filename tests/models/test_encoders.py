@@ -87,8 +87,15 @@ def expected_scores(folder: Path, query: str = QUERY) -> npt.NDArray[np.float64]
         {"pooling": "cls", "normalized": False},
         {"pooling": "max", "dense": True},
         {"pooling": ("mean", "cls"), "normalized": False},
-        {"architecture": "qwen3", "pooling": "lasttoken", "prompts": {"query": "Find:\nQuery:"}},
+        {
+            "architecture": "qwen3",
+            "pooling": "lasttoken",
+            "padding_side": "left",
+            "prompts": {"query": "Find:\nQuery:"},
+        },
+        {"architecture": "qwen3", "pooling": "lasttoken", "prompts": PROMPTS},
         {"pooling": "weightedmean", "prompts": PROMPTS},
+        {"truncate_dim": 16, "prompts": PROMPTS},
         {"prompts": {"query": "query", "document": "passage:"}},
         {"architecture": "xlm-roberta", "prompts": PROMPTS},
         {"architecture": "modernbert", "prompts": PROMPTS, "pooling": "cls"},
@@ -135,13 +142,20 @@ async def test_int8_scores_stay_close(tmp_path: Path) -> None:
     assert np.abs(scores - exact).max() > 1e-3
 
 
-async def test_vectors_of_the_library_score_as_texts(tmp_path: Path) -> None:
-    folder = save_bi_encoder(tmp_path / "model", prompts=PROMPTS, normalized=False)
+@pytest.mark.parametrize("truncate_dim", [None, 16])
+async def test_vectors_of_the_library_score_as_texts(
+    tmp_path: Path, truncate_dim: int | None
+) -> None:
+    folder = save_bi_encoder(
+        tmp_path / "model", prompts=PROMPTS, normalized=False, truncate_dim=truncate_dim
+    )
     model = library(folder)
     of_query, vectors = model.encode_query([QUERY]), model.encode_document(list(DOCUMENTS))
     given = tuple(Document("", vectors=each[np.newaxis]) for each in vectors)
     texts = tuple(map(Document, DOCUMENTS))
     async with build_engine(settings_for(folder)) as engine:
+        [description] = [each for each in engine.models() if each.is_default]
+        assert description.vector_dimension == vectors.shape[1]
         expected = scores_of(await engine.rerank(RerankRequest(QUERY, texts)))
         options = RerankOptions(query_vectors=of_query)
         both = await engine.rerank(RerankRequest("", given, options))
@@ -192,13 +206,43 @@ async def test_an_engine_that_does_not_run_encoders_is_refused(tmp_path: Path) -
     )
 
 
-@pytest.mark.parametrize("architecture", ["bert", "modernbert"])
-async def test_torch_runs_it_too(tmp_path: Path, architecture: str) -> None:
-    folder = save_bi_encoder(tmp_path / "model", architecture, prompts=PROMPTS, dense=True)
+@pytest.mark.parametrize(
+    "made",
+    [
+        {"dense": True, "truncate_dim": 10},
+        {"architecture": "modernbert", "dense": True},
+        {"architecture": "qwen3", "pooling": "lasttoken", "padding_side": "left"},
+    ],
+    ids=str,
+)
+async def test_torch_runs_it_too(tmp_path: Path, made: dict[str, Any]) -> None:
+    folder = save_bi_encoder(tmp_path / "model", prompts=PROMPTS, **made)
     settings = settings_for(folder, engine=EngineChoice.TORCH_FLOAT32)
     scores = scores_of(await served(settings))
     np.testing.assert_allclose(scores, expected_scores(folder), atol=TOLERANCE, rtol=0)
     assert not (settings.cache_dir / "models").exists()
+
+
+@pytest.mark.parametrize("engine", [EngineChoice.AUTO, EngineChoice.TORCH_FLOAT32])
+async def test_a_model_whose_vectors_depend_on_padding_is_refused(
+    tmp_path: Path, engine: EngineChoice
+) -> None:
+    # BERT counts positions from the padding on.
+    folder = save_bi_encoder(tmp_path / "model", padding_side="left")
+    assert "does not give the vectors" in await refused(folder, engine=engine)
+
+
+@pytest.mark.parametrize("engine", [EngineChoice.AUTO, EngineChoice.TORCH_FLOAT32])
+async def test_no_more_is_read_than_there_are_positions_for(
+    tmp_path: Path, engine: EngineChoice
+) -> None:
+    # 66 positions of which RoBERTa's kind uses 64; the library fails on texts that are longer.
+    folder = save_bi_encoder(tmp_path / "model", "xlm-roberta")
+    edit_json(folder / "tokenizer_config.json", model_max_length=64)
+    expected = expected_scores(folder)
+    edit_json(folder / "tokenizer_config.json", model_max_length=66)
+    result = await served(settings_for(folder, engine=engine))
+    np.testing.assert_allclose(scores_of(result), expected, atol=TOLERANCE, rtol=0)
 
 
 async def test_a_plain_transformer_is_averaged_where_the_family_is_named(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from rerank_sidecar.app import build_engine
 from rerank_sidecar.batching.tokenization import TextTokenizer
 from rerank_sidecar.errors import ModelNotServable
 from rerank_sidecar.loading.family import Loading
-from rerank_sidecar.loading.on_torch import fit_to_torch, load_for_torch
+from rerank_sidecar.loading.on_torch import fit_to_torch, load_for_torch, version_on_torch
 from rerank_sidecar.models.checkpoint import read_checkpoint
 from rerank_sidecar.models.servable import Activation
 from rerank_sidecar.models.torch_device import TorchEngine, choose_torch_engine
@@ -114,6 +114,19 @@ async def test_what_was_saved_in_several_modules_is_served_by_torch_alone(tmp_pa
     np.testing.assert_allclose(await served_scores(folder, "torch-float32"), expected, atol=1e-5)
     with pytest.raises(ModelNotServable, match="`engine` set to `torch-float32`"):
         await served_scores(folder, "auto")
+
+
+def test_a_model_whose_head_lies_in_a_folder_of_its_own_has_another_version_with_another_head(
+    tmp_path: Path,
+) -> None:
+    folder = save_tiny_model(tmp_path / "model", "bert")
+    head = folder / "2_Dense" / "model.safetensors"
+    head.parent.mkdir()
+    versions = set()
+    for content in (b"one", b"other", b"one"):
+        head.write_bytes(content)
+        versions.add(version_on_torch(folder, "float32"))
+    assert len(versions) == 2
 
 
 async def test_a_decoder_with_a_classifier_is_served_by_torch_and_refused_by_openvino(

@@ -20,6 +20,8 @@ def save_bi_encoder(
     normalized: bool = True,
     prompts: dict[str, str] | None = None,
     lower_case: bool = False,
+    padding_side: str | None = None,
+    truncate_dim: int | None = None,
     **pooling_options: Any,
 ) -> Path:
     """Save a SentenceTransformer: a transformer, pooling, and what else is asked for."""
@@ -29,8 +31,8 @@ def save_bi_encoder(
     from sentence_transformers.sentence_transformer.modules import Pooling
 
     backbone = save_tiny_backbone(folder.with_name(f"{folder.name}-backbone"), architecture)
-    if pooling == "lasttoken":
-        edit_json(backbone / "tokenizer_config.json", padding_side="left")
+    if padding_side is not None:
+        edit_json(backbone / "tokenizer_config.json", padding_side=padding_side)
     transformer = Transformer(str(backbone), do_lower_case=lower_case)
     modules = [transformer, Pooling(64, pooling, **pooling_options)]
     torch.manual_seed(11)
@@ -38,7 +40,9 @@ def save_bi_encoder(
         modules.append(Dense(64, DIMENSION))
     if normalized:
         modules.append(Normalize())
-    SentenceTransformer(modules=modules, device="cpu", prompts=prompts).save_pretrained(str(folder))
+    SentenceTransformer(
+        modules=modules, device="cpu", prompts=prompts, truncate_dim=truncate_dim
+    ).save_pretrained(str(folder))
     return folder
 
 
@@ -63,6 +67,8 @@ def save_multi_vector(
     skiplist: list[str] | None = None,
     skiplist_tasks: list[str] | None = None,
     normalized: bool = True,
+    two_projections: bool = False,
+    padding_side: str | None = None,
 ) -> Path:
     """Save a model with a vector for each token as sentence-transformers 6 saves it."""
     import torch
@@ -73,6 +79,8 @@ def save_multi_vector(
     backbone = save_tiny_backbone(folder.with_name(f"{folder.name}-backbone"), architecture)
     if architecture == "bert":
         rename_tokens(backbone, PUNCTUATION)
+    if padding_side is not None:
+        edit_json(backbone / "tokenizer_config.json", padding_side=padding_side)
     query_length, document_length = lengths
     torch.manual_seed(11)
     modules = [
@@ -90,6 +98,9 @@ def save_multi_vector(
         ),
         MultiVectorMask(skiplist, skiplist_tasks=skiplist_tasks),
     ]
+    if two_projections:
+        wide = Dense(*(64, 64), module_input_name="token_embeddings", use_residual=True)
+        modules.insert(1, wide)
     if normalized:
         modules.append(Normalize(module_input_name="token_embeddings"))
     MultiVectorEncoder(modules=modules, device="cpu", prompts=prompts).save_pretrained(str(folder))

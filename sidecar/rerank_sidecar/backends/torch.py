@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import queue
 import threading
@@ -139,6 +140,7 @@ class TorchBackend:
         with suppress(queue.Empty):
             while True:
                 self._lanes.get_nowait()
+        gc.collect()  # the modules of a model know each other, so that nothing else would free it
         torch.cuda.empty_cache()  # does nothing where no GPU has been used
 
 
@@ -157,6 +159,7 @@ class _Lane:
         self._threads = threads
         self._staging = Staging(program.device)
         self._most_tokens: int | None = None
+        self._is_lost = False
         is_cuda = program.device.type == "cuda"
         self._stream = torch.cuda.Stream(program.device) if is_cuda else None  # type: ignore[no-untyped-call]
 
@@ -165,10 +168,8 @@ class _Lane:
         cost = self._program.cost_tokens([len(sequence) for sequence in batch])
         is_too_large = self._most_tokens is not None and cost > self._most_tokens
         if len(batch) == 1 or not is_too_large:
-            try:
+            with suppress(torch.OutOfMemoryError):
                 return self._run_on_device(batch)
-            except torch.OutOfMemoryError:
-                self._settle()
             # Out here, for the error holds on to the tensors of the pass that failed.
             self._note_too_large(batch, cost)
         middle = len(batch) // 2
@@ -210,15 +211,23 @@ class _Lane:
                 arrived.copy_(output, non_blocking=True)
             stream.synchronize()
         except BaseException:
-            self._settle()
+            self._settle(stream)
             raise
         return arrived
 
-    def _settle(self) -> None:
+    def _settle(self, stream: torch.cuda.Stream) -> None:
         """Wait for copies on their way, since the memory they read is written by the next batch."""
-        if self._stream is not None:
-            with suppress(RuntimeError):
-                self._stream.synchronize()
+        try:
+            stream.synchronize()
+        except RuntimeError as error:
+            # What fails even here is an error after which CUDA does nothing more in this process.
+            if not self._is_lost:
+                first_line = str(error).partition("\n")[0]
+                _LOG.error(
+                    "%s has failed for good (%s): the server has to be started again",
+                    *(self._program.device, first_line),
+                )
+            self._is_lost = True
 
     def _use_threads(self) -> None:
         # OpenMP's number of threads belongs to the thread that starts them.

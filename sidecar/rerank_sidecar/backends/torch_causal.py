@@ -20,6 +20,7 @@ import torch
 
 from rerank_sidecar.backends.base import TokenSequence
 from rerank_sidecar.backends.torch_batches import Staging, padded_width
+from rerank_sidecar.backends.torch_program import in_memory_of
 from rerank_sidecar.models.packed import HubModel
 from rerank_sidecar.models.torch_causal import CausalModel, answer_with, reading_at
 from rerank_sidecar.models.torch_device import TorchDtype, TorchEngine
@@ -208,6 +209,9 @@ def causal_programs(
     """Put a causal model on each device of an engine, made to answer; `model` is used up.
 
     Beginnings are shared where that is seen to leave the answers what they are.
+
+    Raises:
+        ModelNotServable: the memory of a device has no room for it.
     """
     module, padding = model.module, model.tokenizer.pad_token_id or 0
     answer_with(module, token_ids)
@@ -217,8 +221,9 @@ def causal_programs(
         is_last = number == len(engine.devices) - 1
         own = module if is_last else copy.deepcopy(module)
         device = torch.device(name)
-        program = CausalProgram(own.to(device), device, padding, max_tokens)
-        if not program.try_to_share(same):
-            _LOG.info("%s: each sequence is read from its beginning", name)
+        with in_memory_of(device):
+            program = CausalProgram(own.to(device), device, padding, max_tokens)
+            if not program.try_to_share(same):
+                _LOG.info("%s: each sequence is read from its beginning", name)
         programs.append(program)
     return programs

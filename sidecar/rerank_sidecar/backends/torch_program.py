@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +13,7 @@ import torch
 
 from rerank_sidecar.backends.base import TokenSequence
 from rerank_sidecar.backends.torch_batches import Staging, TorchBatch, padded_width
+from rerank_sidecar.errors import ModelNotServable
 from rerank_sidecar.models.packed import Undo, can_pack_on, laid_out, pack, position_offset
 from rerank_sidecar.models.torch_checkpoint import TorchModel, cast
 from rerank_sidecar.models.torch_device import CPU, TorchDtype, TorchEngine
@@ -138,6 +139,9 @@ def programs_on(engine: TorchEngine, model: TorchModel) -> list[TorchProgram]:
 
     Whether it bears that is seen in float32 on the CPU first, where rounding hides nothing, and
     then once more on a GPU, whose kernels are others.
+
+    Raises:
+        ModelNotServable: the memory of a device has no room for it.
     """
     dtype = DTYPES[engine.dtype]
     exact = TorchProgram(model, torch.device(CPU))
@@ -151,13 +155,27 @@ def programs_on(engine: TorchEngine, model: TorchModel) -> list[TorchProgram]:
         own = model if is_last else _copy(model)
         device = torch.device(name)
         cast(own.module, dtype)
-        own.module.to(device)
-        program = TorchProgram(own, device)
-        if bears_it and can_pack_on(device, dtype):
-            program.try_to_pack(_SAME_IN_HALF)
+        with in_memory_of(device):
+            own.module.to(device)
+            program = TorchProgram(own, device)
+            if bears_it and can_pack_on(device, dtype):
+                program.try_to_pack(_SAME_IN_HALF)
         _LOG.info("%s runs %s batches", name, "packed" if program.is_packed else "padded")
         programs.append(program)
     return programs
+
+
+@contextmanager
+def in_memory_of(device: torch.device) -> Iterator[None]:
+    """Say in a sentence that a model does not fit onto a device.
+
+    Raises:
+        ModelNotServable: it does not.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise ModelNotServable(f"the memory of {device} has no room for the model") from error
 
 
 def _copy(model: TorchModel) -> TorchModel:

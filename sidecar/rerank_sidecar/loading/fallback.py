@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveFloat
 
 from rerank_sidecar.loading.family import Loading
 from rerank_sidecar.loading.members import check_members
-from rerank_sidecar.rerankers.base import Reranker
+from rerank_sidecar.rerankers.base import Reranker, RerankerInfo
 from rerank_sidecar.rerankers.fallback import FallbackConfig, FallbackReranker
 from rerank_sidecar.rerankers.members import joint_source, joint_version
 from rerank_sidecar.settings import Settings
@@ -54,7 +55,13 @@ class FallbackFamily:
             family=self.name,
             source=joint_source(self.name, infos),
             comparable_across_requests=all(each.comparable_across_requests for each in infos),
+            scripts=_scripts_of_any(infos),
             keep_scores=False,
         )
         options = loading.options(FallbackOptions)
         return FallbackReranker(info, members, FallbackConfig(**options.model_dump()))
+
+
+def _scripts_of_any(infos: Sequence[RerankerInfo]) -> frozenset[str] | None:
+    limited = [info.scripts for info in infos if info.scripts is not None]
+    return frozenset().union(*limited) if len(limited) == len(infos) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,20 +24,32 @@ from rerank_sidecar.models.checkpoint import architectures
 from rerank_sidecar.models.resolve import model_folder
 from rerank_sidecar.settings import Settings
 
-FAMILIES: tuple[Family, ...] = (
-    LateInteractionFamily(),
-    LexicalFamily(),
+COMBINATIONS: tuple[Family, ...] = (
     ShadowFamily(),
-    ListwiseFamily(),
     FallbackFamily(),
     EnsembleFamily(),
     CascadeFamily(),
+)
+"""Those that are made of other models."""
+
+OF_SOURCES: tuple[Family, ...] = (
+    *COMBINATIONS,
+    LexicalFamily(),
+    ListwiseFamily(),
     RemoteFamily(),
     TritonFamily(),
+)
+"""Those whose models are told by `--model` alone."""
+
+OF_FILES: tuple[Family, ...] = (
+    LateInteractionFamily(),
     BiEncoderFamily(),
     CrossEncoderFamily(),
     LlmPointwiseFamily(),
 )
+"""Those whose models are folders and hub ids, with or without names of their own besides."""
+
+FAMILIES = (*OF_SOURCES, *OF_FILES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +75,30 @@ def find_family(settings: Settings) -> FoundFamily:
             raise InvalidSetting(
                 f"family: {settings.model!r} is of the family {owner.name}, not {family.name}"
             )
+        if owner is None and family not in OF_FILES:
+            raise InvalidSetting(
+                f"family: {settings.model!r} is no model of the family {family.name}; "
+                "docs/rerankers.md tells how its models are named"
+            )
         return FoundFamily(family)
     if owner is not None:
         return FoundFamily(owner)
     folder = model_folder(settings)
     return FoundFamily(_of_folder(folder), folder)
+
+
+def check_members(family: Family, members: Sequence[str]) -> None:
+    """Refuse members of what is no combination.
+
+    Raises:
+        InvalidSetting: there are any.
+    """
+    if members and family not in COMBINATIONS:
+        combinations = ", ".join(each.name for each in COMBINATIONS)
+        raise InvalidSetting(
+            f"members: only combinations have them ({combinations}), and not the family "
+            f"{family.name}"
+        )
 
 
 def owner_of(source: str) -> Family | None:

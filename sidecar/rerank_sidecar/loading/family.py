@@ -84,7 +84,7 @@ class Loading:
             return form.model_validate(self.settings.family_options)
         except ValidationError as error:
             problems = (
-                f"family_options.{'.'.join(map(str, each['loc']))}: {_reason(each)}"
+                f"{'.'.join(('family_options', *map(str, each['loc'])))}: {_reason(each)}"
                 for each in error.errors()
             )
             raise InvalidSetting("; ".join(problems)) from error

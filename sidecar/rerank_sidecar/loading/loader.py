@@ -11,7 +11,8 @@ from threadpoolctl import threadpool_limits
 
 from rerank_sidecar.backends.cores import available_cores
 from rerank_sidecar.engine.instance import LoadedModel
-from rerank_sidecar.loading.families import find_family
+from rerank_sidecar.errors import InvalidSetting
+from rerank_sidecar.loading.families import check_members, find_family
 from rerank_sidecar.loading.family import Loading
 from rerank_sidecar.model_settings import ModelTable
 from rerank_sidecar.rerankers.base import Reranker
@@ -53,7 +54,18 @@ class ModelLoader:
             StartupError: its files cannot be had, or cannot be run.
             ServerFault: it fails on the first texts that it is given.
         """
+        try:
+            return await self._load(table, settings, members)
+        except InvalidSetting as error:
+            if not self._settings.models:
+                raise
+            raise InvalidSetting(f"{table.name}: {error.message}") from error
+
+    async def _load(
+        self, table: ModelTable, settings: Settings, members: Sequence[Reranker]
+    ) -> LoadedModel:
         found = await asyncio.to_thread(find_family, settings)
+        check_members(found.family, table.members)
         async with AsyncExitStack() as stack:
             loading = Loading(
                 name=table.name,

@@ -20,8 +20,8 @@ def check_members(loading: Loading, family: str, most: int | None = None) -> Seq
     if count < 2 or (most is not None and count > most):
         wanted = "at least two" if most is None else str(most)
         raise InvalidSetting(
-            f"members: {loading.name} is a {family}, which is made of {wanted} of the other "
-            f"[[models]]; there are {count}"
+            f"members: {loading.name} is of the family {family}, which is made of {wanted} of the "
+            f"other [[models]]; there are {count}"
         )
     return loading.members
 

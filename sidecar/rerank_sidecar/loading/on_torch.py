@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 
-_FILES = ("*.json", "*.jinja", "*.safetensors", "*.bin", "*.model", "*.txt", "*.py", "*/*.json")
+_FILES = (
+    *("*.json", "*.jinja", "*.safetensors", "*.bin", "*.model", "*.txt", "*.py"),
+    *("*/*.json", "*/*.safetensors", "*/pytorch_model*.bin"),
+)
 
 
 def load_for_torch(
@@ -51,6 +54,7 @@ def fit_to_torch(
     On GPUs a worker for each of them, on a CPU the split of its cores that is fastest.
 
     Raises:
+        ModelNotServable: the memory of a GPU has no room for it.
         BackendFailed: it fails as it runs.
     """
     from rerank_sidecar.backends.torch import TorchBackend
@@ -82,12 +86,20 @@ def fit_torch_backend(
             max_batch_tokens=most_tokens,
             max_batch_size=most_sequences,
         )
+        _give_back_memory()
         _LOG.info(
             "batches of up to %d tokens on each of %s; %s",
             *(shape.max_batch_tokens, ", ".join(engine.devices), shape.reason),
         )
         return backend, shape
     return fit_to_cpu(make, max_tokens, settings)
+
+
+def _give_back_memory() -> None:
+    """Let go of what the largest measured batch took, which no batch may take again."""
+    import torch
+
+    torch.cuda.empty_cache()
 
 
 def tokenizer_of(model: TorchModel, folder: Path) -> TextTokenizer:

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import logging
 import os
+import ssl
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +18,9 @@ from rerank_sidecar.rerankers.remote.base import Access, Remote, Target, Traits
 from rerank_sidecar.rerankers.remote.calls import CallLimits, RemoteCalls
 from rerank_sidecar.rerankers.remote.engines import Engine, engine_of
 from rerank_sidecar.rerankers.remote.options import ConnectionOptions, RemoteOptions
-from rerank_sidecar.rerankers.remote.reranker import Portions, RemoteReranker
+from rerank_sidecar.rerankers.remote.parts import Portions
+from rerank_sidecar.rerankers.remote.reranker import RemoteReranker
+from rerank_sidecar.score_kinds import ScoreKind
 from rerank_sidecar.settings import Settings
 
 
@@ -63,7 +66,7 @@ class RemoteFamily:
             _info(loading, target, traits, options),
             traits,
             RemoteCalls(loading.name, remote, limits),
-            Portions(traits.max_documents, options.max_bytes_per_call),
+            Portions(traits.max_documents, options.max_bytes_per_call, traits.max_characters),
         )
 
 
@@ -94,10 +97,10 @@ def access(
 
     Raises:
         InvalidSetting: there is no key where one is required, or its file cannot be read, or that
-            of the authorities.
+            of the authorities is none.
     """
-    if options.ca_file is not None and not options.ca_file.is_file():
-        raise InvalidSetting(f"family_options.ca_file: {options.ca_file} is no file")
+    if options.ca_file is not None:
+        _check_authorities(options.ca_file)
     key = _key(options, key_env)
     if key is None and is_required:
         raise InvalidSetting(
@@ -110,6 +113,14 @@ def access(
         ca_file=None if options.ca_file is None else str(options.ca_file),
         max_concurrency=options.max_concurrency,
     )
+
+
+def _check_authorities(file: Path) -> None:
+    try:
+        ssl.create_default_context(cafile=file)
+    except OSError:  # also what OpenSSL says of a file without certificates
+        problem = f"family_options.ca_file: {file} is no file of certificates (PEM)"
+        raise InvalidSetting(problem) from None
 
 
 def _key(options: ConnectionOptions, key_env: str | None) -> str | None:
@@ -160,8 +171,10 @@ def _made(engine: Engine, target: Target, options: RemoteOptions) -> Remote:
 
 def _overridden(traits: Traits, options: RemoteOptions) -> Traits:
     limits = [each for each in (traits.max_characters, options.max_characters) if each is not None]
+    comparable = traits.comparable_across_requests and traits.score_kind is not ScoreKind.RANK
     return replace(
         traits,
+        comparable_across_requests=comparable,
         max_characters=min(limits, default=None),
         max_documents=options.max_documents_per_call or traits.max_documents,
         takes_empty=traits.takes_empty if options.takes_empty is None else options.takes_empty,

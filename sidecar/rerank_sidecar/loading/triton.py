@@ -32,7 +32,7 @@ from rerank_sidecar.rerankers.reading import WindowLimits
 from rerank_sidecar.rerankers.remote.addresses import read_address
 from rerank_sidecar.rerankers.remote.base import Access, Target
 from rerank_sidecar.rerankers.remote.grpc_channel import channel_credentials
-from rerank_sidecar.rerankers.remote.http_client import trust
+from rerank_sidecar.rerankers.remote.http_client import by_the_proxy_of_the_environment, trust
 from rerank_sidecar.rerankers.remote.options import ConnectionOptions
 from rerank_sidecar.score_kinds import ScoreKind
 from rerank_sidecar.settings import Settings
@@ -154,14 +154,15 @@ def _client(target: Target, options: TritonOptions, how: Access) -> InferenceCli
             credentials=None if scheme == "grpc" else channel_credentials(how),
             timeout_s=options.timeout_s,
         )
-    return KserveHttpClient(
-        target.url,
-        target.model,
-        headers=dict(shown),
-        trusted=trust(how),
-        timeout_s=options.timeout_s,
-        connections=options.max_concurrency,
-    )
+    with by_the_proxy_of_the_environment():
+        return KserveHttpClient(
+            target.url,
+            target.model,
+            headers=dict(shown),
+            trusted=trust(how),
+            timeout_s=options.timeout_s,
+            connections=options.max_concurrency,
+        )
 
 
 def _fit(

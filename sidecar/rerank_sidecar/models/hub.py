@@ -73,7 +73,8 @@ def _require_model_id(model_id: str) -> None:
         validate_repo_id(model_id)
     except HFValidationError as error:
         raise ModelUnavailable(
-            f"model {model_id!r} is neither a folder here nor a valid hub id (owner/name)"
+            f"model {model_id!r} is neither a folder here, nor a valid hub id (owner/name), nor "
+            "another source that docs/rerankers.md lists"
         ) from error
 
 

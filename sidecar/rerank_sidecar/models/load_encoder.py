@@ -68,7 +68,7 @@ class LoadedEncoder:
 
     def vectors(self, features: Features) -> Any:  # noqa: ANN401
         """Give a tensor: [batch, dimension] or, of each token, [batch, tokens, dimension]."""
-        return run_modules(self.modules, features)[self.output]
+        return vectors_of(self.modules, features, self.output, self.facts.dimension)
 
     @property
     def output(self) -> str:
@@ -83,7 +83,7 @@ class LoadedEncoder:
 
     def as_module(self, names: Sequence[str]) -> TorchModule:
         """Give a torch module with positional inputs, whose only output is the vectors."""
-        return _as_module(self.torch, self.modules, names, self.output)
+        return _as_module(self.torch, self, names)
 
     @property
     def takes_types(self) -> bool:
@@ -126,15 +126,22 @@ def load_encoder(
         except Exception as error:
             raise ModelNotServable(_not_loadable(folder, error, trust_remote_code)) from error
     modules, skipped = _modules(folder, model)
+    _keep_to_positions(model[0])
     loaded = LoadedEncoder(torch, model, modules, _facts(folder, kind, model, skipped))
     return replace(loaded, facts=replace(loaded.facts, samples=_samples(loaded)))
 
 
-def run_modules(modules: Iterable[TorchModule], features: Features) -> Features:
-    """Run modules one behind the other."""
+def vectors_of(
+    modules: Iterable[TorchModule], features: Features, output: str, dimension: int
+) -> Any:  # noqa: ANN401
+    """Run modules one behind the other and take their vectors.
+
+    Models whose first numbers say most ("Matryoshka") may be saved with a `truncate_dim`: the
+    library then keeps so many of each vector.
+    """
     for module in modules:
         features = module(features)
-    return features
+    return features[output][..., :dimension]
 
 
 def mask_of(features: Features) -> npt.NDArray[np.bool_]:
@@ -159,16 +166,17 @@ def _samples(loaded: LoadedEncoder) -> tuple[Sample, ...]:
     return tuple(map(Sample, SAMPLE_TEXTS, read(QUERY), read(DOCUMENT)))
 
 
-def _as_module(
-    torch: Torch, modules: Sequence[TorchModule], names: Sequence[str], output: str
-) -> TorchModule:
+def _as_module(torch: Torch, loaded: LoadedEncoder, names: Sequence[str]) -> TorchModule:
+    output, dimension = loaded.output, loaded.facts.dimension
+
     class Vectors(torch.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
-            self.parts = torch.nn.ModuleList(modules)
+            self.parts = torch.nn.ModuleList(loaded.modules)
 
         def forward(self, *tensors: object) -> object:
-            return run_modules(self.parts, dict(zip(names, tensors, strict=True)))[output]
+            features = dict(zip(names, tensors, strict=True))
+            return vectors_of(self.parts, features, output, dimension)
 
     return Vectors().eval()
 
@@ -219,6 +227,20 @@ def _modules(folder: Path, model: Encoder) -> tuple[tuple[TorchModule, ...], tup
             raise refuse("leaves out tokens of queries, or all but some of documents")
         skipped += [] if module._skiplist_ids is None else module._skiplist_ids.tolist()
     return tuple(kept), tuple(skipped)
+
+
+def _keep_to_positions(transformer: TorchModule) -> None:
+    """Read no more than the model has positions for; the library would fail on longer texts."""
+    from rerank_sidecar.models.packed import usable_positions
+
+    most = usable_positions(transformer.auto_model)
+    if most is None:
+        return
+    transformer.max_seq_length = min(transformer.max_seq_length, most)
+    for name in ("query_length", "document_length"):
+        stated = getattr(transformer, name)
+        if stated is not None:
+            setattr(transformer, name, min(stated, most))
 
 
 def _facts(

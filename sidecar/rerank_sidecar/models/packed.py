@@ -80,7 +80,7 @@ def can_pack_on(device: torch.device, dtype: torch.dtype) -> bool:
         return True
     try:
         from torch.nn.attention.varlen import varlen_attn  # noqa: F401
-    except ImportError:  # torch before 2.10
+    except ImportError:  # torch before 2.10, whose own has neither scale nor window yet
         return False
     is_half = dtype in {torch.bfloat16, torch.float16}
     return is_half and torch.cuda.get_device_capability(device) >= (8, 0)
@@ -112,12 +112,24 @@ def pack(model: HubModel, *, first_tokens: bool) -> Undo | None:
 
 def position_offset(model: HubModel) -> int:
     """Give the number of the first position: RoBERTa and its kind count from padding_idx + 1."""
+    offset, _ = _position_table(model)
+    return offset
+
+
+def usable_positions(model: HubModel) -> int | None:
+    """Count the tokens that a model has learned positions for, None if it has no table of them."""
+    offset, size = _position_table(model)
+    return None if size is None else size - offset
+
+
+def _position_table(model: HubModel) -> tuple[int, int | None]:
     for module in model.modules():
         padding = getattr(module, "padding_idx", None)
         table = getattr(module, "position_embeddings", None)
-        if isinstance(padding, int) and isinstance(table, torch.nn.Embedding):
-            return padding + 1
-    return 0
+        if isinstance(table, torch.nn.Embedding):
+            offset = padding + 1 if isinstance(padding, int) else 0
+            return offset, table.num_embeddings
+    return 0, None
 
 
 def _layers(model: HubModel) -> Any:  # noqa: ANN401
@@ -252,6 +264,10 @@ def _attend_on_gpu(  # noqa: PLR0913, PLR0917
     if one_query:
         query_offsets = torch.arange(len(offsets), dtype=torch.int32, device=offsets.device)
         most_queries = 1
+    # Not named where it is not needed, for torch 2.11 does not know it.
+    used: dict[str, Any] = {}
+    if layout.attended_tensor is not None:
+        used["seqused_k"] = layout.attended_tensor
     attended = varlen_attn(
         query,
         key,
@@ -262,7 +278,7 @@ def _attend_on_gpu(  # noqa: PLR0913, PLR0917
         most,
         scale=scale,
         window_size=(window, window),
-        seqused_k=layout.attended_tensor,
+        **used,
     )
     assert isinstance(attended, torch.Tensor)  # noqa: S101 - without return_aux
     return attended

@@ -33,7 +33,7 @@ from rerank_sidecar.settings import Settings
 
 _LOG = logging.getLogger(__name__)
 
-_CONVERTER_VERSION = 1
+_CONVERTER_VERSION = 2
 """Counts up whenever the same files would be converted into a model with other vectors."""
 
 _IR_FILE = "model.xml"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -16,6 +17,9 @@ from rerank_sidecar.settings import Settings
 
 CPU = "cpu"
 CUDA = "cuda"
+
+_ARCHITECTURE = re.compile(r"(?P<kind>sm|compute)_(?P<major>\d+)(?P<minor>\d)[a-z]?")
+"""What torch calls the GPUs that it is built for: sm_86, sm_100, sm_90a, compute_120."""
 
 _MULTIPLIES_BF16 = (8, 0)
 """The compute capability, Ampere's, from which a GPU has bfloat16 and flash attention."""
@@ -113,7 +117,7 @@ def choose_devices(wanted: str, setting: str = "device") -> tuple[str, ...]:
     if wanted == CUDA:
         return gpus
     if wanted not in gpus:
-        raise InvalidSetting(f"{setting}: there is no `{wanted}`, only {', '.join(gpus)}")
+        raise InvalidSetting(f"{setting}: torch can use no `{wanted}`, only {', '.join(gpus)}")
     return (wanted,)
 
 
@@ -133,10 +137,33 @@ def multiplies_bf16(device: str) -> bool:
 
 
 def _gpus() -> tuple[str, ...]:
+    """List the GPUs that the torch that is installed has kernels for; on others it only fails."""
     import torch
 
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    return tuple(f"{CUDA}:{number}" for number in range(count))
+    names = (f"{CUDA}:{number}" for number in range(count))
+    return tuple(name for name in names if _has_kernels(torch.cuda.get_device_capability(name)))
+
+
+def _has_kernels(capability: tuple[int, int]) -> bool:
+    """Tell whether torch is built for a compute capability.
+
+    Machine code (`sm_86`) runs on its major version from its minor one on, PTX (`compute_90`) is
+    compiled for whatever is newer:
+    https://docs.nvidia.com/cuda/cuda-compiler-driver-nvcc/#gpu-feature-list
+    """
+    import torch
+
+    major, minor = capability
+    built = [_ARCHITECTURE.fullmatch(each) for each in torch.cuda.get_arch_list()]
+    if not any(built):  # not told, or AMD's
+        return True
+    return any(
+        (major, minor) >= (int(each["major"]), int(each["minor"]))
+        and (each["kind"] == "compute" or major == int(each["major"]))
+        for each in built
+        if each is not None
+    )
 
 
 def _why_no_gpu() -> str:
@@ -146,6 +173,8 @@ def _why_no_gpu() -> str:
         return f"the torch that is installed ({torch.__version__}) is built without CUDA"
     if not _driver_sees_gpu():
         return "NVIDIA's driver is missing or shows no GPU to this process"
+    if torch.cuda.is_available():
+        return f"the torch that is installed ({torch.__version__}) has no kernels for this GPU"
     return f"the driver is too old for CUDA {torch.version.cuda}, which torch is built for"
 
 

@@ -133,6 +133,7 @@ class Reranker(Protocol):
     ) -> AsyncGenerator[tuple[int, Outcome], None]:
         """Score documents as they arrive and yield each outcome once, as soon as it is known.
 
-        An error that is raised, rather than yielded, concerns the whole request.
+        An error that is raised, rather than yielded, concerns the whole request. It runs on the
+        event loop of all requests, so what computes for long belongs in a thread.
         """
         ...

@@ -82,6 +82,7 @@ class ChatEndpoint:
         Counts each try as a remote call. Messages of errors hold nothing that the server said.
 
         Raises:
+            QuestionRefused: it does not answer this question.
             RemoteFailed: it refused, failed, did not answer in time, or sent what is no completion.
             RemoteUnavailable: it cannot be reached, or says that it is down.
             Overloaded: it has too much to do; `retry_after_s` is what it says.
@@ -94,6 +95,8 @@ class ChatEndpoint:
             except _TryFailed as failed:
                 wait_s = max(failed.retry_after_s, random.uniform(0.5, 1) * pause_s)  # noqa: S311
                 is_in_time = deadline is None or time.monotonic() + wait_s < deadline
+                if failed.is_about_question:
+                    raise QuestionRefused(failed.error) from None
                 if not (tries_left and failed.may_pass and is_in_time):
                     raise failed.error from None  # whose text may quote the question
             await asyncio.sleep(wait_s)
@@ -135,21 +138,44 @@ class ChatEndpoint:
             raise _TryFailed(gone) from error
         except openai.APIStatusError as error:
             raise _refused(error) from error
-        except (openai.OpenAIError, msgspec.ValidationError, ValueError) as error:
+        except (
+            openai.OpenAIError,
+            msgspec.ValidationError,
+            ValueError,
+            RecursionError,
+        ) as error:
             nonsense = RemoteFailed("the chat endpoint answered what is no chat completion")
             raise _TryFailed(nonsense) from error
+
+
+class QuestionRefused(Exception):
+    """The server does not answer this question, and may answer others.
+
+    It is too long for the model, say, or a filter objects to one of its passages. `error` is what
+    the caller is told if no other is answered either.
+    """
+
+    def __init__(self, error: RerankError) -> None:
+        super().__init__(error.message)
+        self.error = error
 
 
 class _TryFailed(Exception):
     """One try failed; another may not."""
 
     def __init__(
-        self, error: RerankError, *, may_pass: bool = True, retry_after_s: float = 0.0
+        self,
+        error: RerankError,
+        *,
+        may_pass: bool = True,
+        retry_after_s: float = 0.0,
+        is_about_question: bool = False,
     ) -> None:
         super().__init__(error.message)
         self.error = error
         self.may_pass = may_pass
         self.retry_after_s = retry_after_s
+        self.is_about_question = is_about_question
 
 
 def _refused(error: APIStatusError) -> _TryFailed:
@@ -161,17 +187,14 @@ def _refused(error: APIStatusError) -> _TryFailed:
         return _TryFailed(Overloaded(message, retry_after_s), retry_after_s=told_s or 0.0)
     if status == 503:
         return _TryFailed(RemoteUnavailable(message, retry_after_s), retry_after_s=told_s or 0.0)
+    if status in {400, 413, 422}:
+        return _TryFailed(RemoteFailed(message), is_about_question=True)
     may_pass = status >= 500 or status in {408, 409}
     return _TryFailed(RemoteFailed(message), may_pass=may_pass, retry_after_s=told_s or 0.0)
 
 
-class _Usage(msgspec.Struct):
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-
-
 class _Message(msgspec.Struct):
-    content: str | None = None
+    content: str | list[Any] | None = None
 
 
 class _Choice(msgspec.Struct):
@@ -180,13 +203,25 @@ class _Choice(msgspec.Struct):
 
 class _Completion(msgspec.Struct):
     choices: list[_Choice]
-    usage: _Usage | None = None
+    usage: Any = None
 
 
 def _answer(completion: object) -> ChatAnswer:
     read = msgspec.convert(completion, _Completion, from_attributes=True)
     if not read.choices:
         raise ValueError("no choices")
-    usage = read.usage
-    tokens = 0 if usage is None else plausible(usage.prompt_tokens + usage.completion_tokens)
-    return ChatAnswer(read.choices[0].message.content or "", tokens or None)
+    return ChatAnswer(_text(read.choices[0].message.content), _tokens(read.usage))
+
+
+def _text(content: str | list[Any] | None) -> str:
+    """Give what is said, without what is thought: Mistral's reasoning models send parts of both."""
+    if not isinstance(content, list):
+        return content or ""
+    texts = (part.get("text") if isinstance(part, dict) else part for part in content)
+    return "".join(text for text in texts if isinstance(text, str))
+
+
+def _tokens(usage: object) -> int | None:
+    """Give what a call cost; an answer is not thrown away because nobody can tell."""
+    counts = (getattr(usage, name, None) for name in ("prompt_tokens", "completion_tokens"))
+    return plausible(sum(count for count in counts if isinstance(count, int))) or None

@@ -17,6 +17,8 @@ from rerank_sidecar.errors import (
     Cancelled,
     DeadlineExceeded,
     Overloaded,
+    RemoteFailed,
+    RemoteUnavailable,
     RequestError,
     RerankError,
     ServerFault,
@@ -101,6 +103,7 @@ class FallbackReranker:
         Raises:
             RerankError: what the last member raised, or the one that the search began with; or
                 what is the caller's own fault.
+            RemoteUnavailable: the last one cannot stand in for what was asked of the first.
         """
         asked = _Asked(query, await gathered(documents), options)
         answer = await self._answer(asked)
@@ -109,7 +112,7 @@ class FallbackReranker:
 
     async def _answer(self, asked: _Asked) -> Answer:
         query = asked.query
-        *others, last = self._able(query)
+        *others, last = able = self._able(query)
         keeper = self._keeper(asked)
         if keeper is not None:
             others, last = [], keeper
@@ -117,7 +120,8 @@ class FallbackReranker:
             if place < self._memory.first_of(query):
                 self._count(place, "STICKY")
                 continue
-            answer = await self._try(place, await self._left_s(place, last, asked), asked)
+            left_s = await self._left_s(place, last, asked)
+            answer = await self._try(place, left_s, asked, stands_in=place != able[0])
             if answer is None and self._keeper(asked) == place:
                 last = place
                 break
@@ -129,7 +133,20 @@ class FallbackReranker:
                 self._count(place, "STICKY")
             else:
                 return self._taken(place, answer, asked)
-        return self._taken(last, await asked.of(self._members[last]), asked)
+        return self._taken(last, await self._of_last(able[0], last, asked), asked)
+
+    async def _of_last(self, first: int, last: int, asked: _Asked) -> Answer:
+        """Ask the last member; that it cannot stand in is no fault of who asked the first."""
+        try:
+            return await asked.of(self._members[last])
+        except RequestError as error:
+            if last == first:
+                raise
+            names = [self._members[place].info.name for place in (first, last)]
+            raise RemoteUnavailable(
+                f"{names[0]} cannot answer now, and {names[1]} cannot stand in: {error.message}",
+                max(1.0, self._config.rest_s),
+            ) from error
 
     def _keeper(self, asked: _Asked) -> int | None:
         """Give the member that answers the search of which the documents are a chunk, if any."""
@@ -150,7 +167,9 @@ class FallbackReranker:
         needed_s = await asked.seconds(self._members[place])
         return left_s if needed_s < left_s else 0.0
 
-    async def _try(self, place: int, left_s: float, asked: _Asked) -> Answer | None:
+    async def _try(
+        self, place: int, left_s: float, asked: _Asked, *, stands_in: bool
+    ) -> Answer | None:
         """Ask a member; None if the next one has to be asked."""
         if left_s <= 0 or not self._memory.may_try(place):
             self._count(place, "TOO_SLOW" if left_s <= 0 else "RESTING")
@@ -160,10 +179,8 @@ class FallbackReranker:
             async with before(deadline):
                 answer = await asked.of(self._members[place], deadline)
             _check(answer)
-        except (RequestError, Cancelled):
-            raise
         except Exception as error:  # whatever it is, the next member can answer
-            if self._keeper(asked) == place:
+            if self._keeper(asked) == place or _is_callers(error, stands_in=stands_in):
                 raise
             self._failed(place, error, left_s)
             return None
@@ -179,6 +196,10 @@ class FallbackReranker:
         _LOG.warning("%s: %s failed (%s), and the next one answers", self._info.name, name, reason)
         if isinstance(shown, DeadlineExceeded) and had_s < self._config.timeout_s / 2:
             return  # it was given so little time that others may fare better
+        if isinstance(shown, RequestError) or (
+            isinstance(shown, RemoteFailed) and shown.is_refusal
+        ):
+            return  # other requests ask for less
         self._memory.failed(place, self._rest_s(shown))
 
     def _rest_s(self, error: RerankError) -> float:
@@ -233,6 +254,11 @@ class _Asked:
         texts = [document for _, document in self.documents]
         estimate = member.estimate_tokens
         return await asyncio.to_thread(estimate, self.query, texts, self.options) / rate
+
+
+def _is_callers(error: Exception, *, stands_in: bool) -> bool:
+    """Tell whether an error is the caller's own; what a stand-in cannot do is not."""
+    return isinstance(error, Cancelled) or (isinstance(error, RequestError) and not stands_in)
 
 
 def _check(answer: Answer) -> None:

@@ -12,7 +12,7 @@ import math
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
-from rerank_sidecar.errors import LimitExceeded, RemoteFailed
+from rerank_sidecar.errors import LimitExceeded, RemoteFailed, RerankError
 from rerank_sidecar.rerankers.base import (
     IndexedDocuments,
     Outcome,
@@ -20,7 +20,7 @@ from rerank_sidecar.rerankers.base import (
     ScoreOptions,
 )
 from rerank_sidecar.rerankers.call_queue import CallQueue, Calls
-from rerank_sidecar.rerankers.chat_endpoint import ChatEndpoint
+from rerank_sidecar.rerankers.chat_endpoint import ChatEndpoint, QuestionRefused
 from rerank_sidecar.rerankers.deadlines import before
 from rerank_sidecar.rerankers.listwise_answers import completed, read_order
 from rerank_sidecar.rerankers.listwise_prompt import (
@@ -59,7 +59,7 @@ class ListwiseReranker:
     """Puts documents in the order that a chat model gives; `info.score_kind` must be RANK.
 
     Under the policy `chunk` documents are cut as under `truncate`. Where an answer names none of
-    the documents of a window, they keep their order.
+    the documents of a window, or the server refuses to answer, they keep their order.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class ListwiseReranker:
             LimitExceeded: not even one window is within `max_total_tokens`.
             DeadlineExceeded: the deadline passed.
             Overloaded: the model could not answer by then, or says that it has too much to do.
-            RemoteFailed: it failed, or no answer named any document.
+            RemoteFailed: it failed, or refused or named no document for every window.
             RemoteUnavailable: it cannot be reached.
         """
         given = await gathered(documents)
@@ -150,20 +150,25 @@ class ListwiseReranker:
         options: ScoreOptions,
     ) -> list[_Passage]:
         order, spent, read = list(passages), 0, 0
+        failure: RerankError = RemoteFailed("the chat model gave no order in any of its answers")
         for done, (start, end) in enumerate(spans):
             cost = self._cost(query, order[start:end])
             if done and spent + cost > self._config.max_total_tokens:
                 self._count("unasked", len(spans) - done)
                 break
-            async with calls.turn():
-                named, tokens = await self._ask(query, order[start:end], options)
+            try:
+                async with calls.turn():
+                    named, tokens = await self._ask(query, order[start:end], options)
+            except QuestionRefused as refused:
+                failure, named, tokens = refused.error, [], 0
+                self._count("refused", 1)
             spent += tokens
             read += bool(named)
             order[start:end] = [order[start + place] for place in completed(named, end - start)]
         options.meter.queue_s += calls.waited_s
         options.meter.infer_s += calls.called_s
         if spans and not read:
-            raise RemoteFailed("the chat model gave no order in any of its answers")
+            raise failure
         return order
 
     async def _ask(

@@ -40,12 +40,13 @@ class MaxSim:
         return QueryMatrix.of(self._rows(hidden, keep=self.keep_query_special_tokens))
 
     def encode_document(self, hidden: Vectors) -> TokenMatrix:
-        """Make the matrix of one window of a document.
+        """Make the matrix of one window of a document; without any vector it is near to nothing.
 
         Raises:
             NonFiniteScore: a number is infinite or none.
         """
-        return TokenMatrix.of(self._rows(hidden, keep=self.keep_document_special_tokens))
+        rows = self._rows(hidden, keep=self.keep_document_special_tokens)
+        return TokenMatrix.of(rows if len(rows) else np.zeros((1, rows.shape[1]), np.float32))
 
     def scores(self, query: QueryMatrix, matrices: Sequence[TokenMatrix]) -> list[float]:
         """Score each matrix; no bit of a score depends on the others."""

@@ -14,6 +14,7 @@ from hashlib import blake2b
 from rerank_sidecar.errors import (
     InternalError,
     ModelNotServable,
+    NonFiniteScore,
     NotSupportedByModel,
     RerankError,
 )
@@ -79,13 +80,20 @@ async def ask(
     try:
         async with aclosing(scoring) as outcomes:
             async for index, outcome in outcomes:
-                found[index] = outcome
+                found[index] = _with_a_place(outcome)
     finally:
         add_cost(options.meter, meter)
     outcomes_in_order = {
         index: found.get(index) or _unscored(member.info, document) for index, document in documents
     }
     return Answer(outcomes_in_order, meter.answered_by or member.info)
+
+
+def _with_a_place(outcome: Outcome) -> Outcome:
+    """Give an outcome, a score that no order has a place for being an error."""
+    if isinstance(outcome, Score) and not math.isfinite(outcome.value):
+        return NonFiniteScore("the model gave no finite score")
+    return outcome
 
 
 def _readable(info: RerankerInfo, document: Document) -> Document | None:

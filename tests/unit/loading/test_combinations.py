@@ -105,6 +105,17 @@ async def test_a_fallback(tmp_path: Path) -> None:
         assert result.summary.usage.remote_calls == 1
 
 
+async def test_a_fallback_reads_what_any_of_its_members_does(tmp_path: Path) -> None:
+    async with engine_of(tmp_path, combination("fallback", "vectors", "words")) as engine:
+        documents = (Document("城堡 石头"), Document("河"))
+        options = RerankOptions(model="both")
+        result = await engine.rerank(RerankRequest("城堡是什么", documents, options))
+        assert result.summary.model.name == "words"
+        assert result.summary.fallback_for == "both"
+        result = await engine.rerank(RerankRequest("what", documents, options))
+        assert result.summary.fallback_for is None
+
+
 async def test_a_fallback_of_comparable_models_answers_chunks(tmp_path: Path) -> None:
     async with engine_of(tmp_path, combination("fallback", "vectors", "words")) as engine:
         result = await ask(engine, "both", is_chunk=True)
@@ -164,6 +175,16 @@ async def test_what_cannot_be_combined_is_told_at_the_start(
 ) -> None:
     with pytest.raises(InvalidSetting, match=message):
         async with engine_of(tmp_path, tables):
+            pass
+
+
+async def test_a_wrong_option_is_told_with_the_name_of_its_model(tmp_path: Path) -> None:
+    tables = combination("cascade", "words", "vectors", options="{ kept = 3 }")
+    with pytest.raises(InvalidSetting, match=r"^both: family_options\.kept: "):
+        async with engine_of(tmp_path, tables):
+            pass
+    with pytest.raises(InvalidSetting, match=r"^family_options\.kept: "):
+        async with engine_of(tmp_path, "family_options = { kept = 3 }"):
             pass
 
 

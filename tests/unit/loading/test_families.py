@@ -9,7 +9,16 @@ from typing import Any
 import pytest
 
 from rerank_sidecar.errors import InvalidSetting, ModelNotServable, ModelUnavailable
-from rerank_sidecar.loading.families import FAMILIES, family_name, find_family, owner_of
+from rerank_sidecar.loading.families import (
+    COMBINATIONS,
+    FAMILIES,
+    OF_SOURCES,
+    check_members,
+    family_name,
+    find_family,
+    owner_of,
+)
+from rerank_sidecar.loading.family import Family
 from rerank_sidecar.settings import read_settings
 
 
@@ -154,6 +163,12 @@ def test_a_source_of_another_family_is_refused(source: str) -> None:
     assert find_family(read_settings(model=source, family=owner.name)).family is owner
 
 
+@pytest.mark.parametrize("family", OF_SOURCES, ids=lambda family: family.name)
+def test_a_folder_or_hub_id_is_no_model_of_a_family_that_reads_none(family: Family) -> None:
+    with pytest.raises(InvalidSetting, match=f"'some/model' is no model of .* {family.name};"):
+        find_family(read_settings(model="some/model", family=family.name))
+
+
 def test_a_folder_that_is_not_there_is_refused() -> None:
     with pytest.raises(ModelUnavailable, match="does not exist"):
         find_family(read_settings(model="./no/such/folder"))
@@ -162,3 +177,13 @@ def test_a_folder_that_is_not_there_is_refused() -> None:
 def test_names_are_all_different() -> None:
     names = [family.name for family in FAMILIES]
     assert len(set(names)) == len(names)
+
+
+def test_only_combinations_have_members() -> None:
+    for family in FAMILIES:
+        if family in COMBINATIONS:
+            check_members(family, ("lexical", "other"))
+        else:
+            check_members(family, ())
+            with pytest.raises(InvalidSetting, match=f"members: .* not the family {family.name}"):
+                check_members(family, ("lexical",))

@@ -6,10 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from rerank_sidecar.errors import InvalidSetting, ModelUnavailable
 from rerank_sidecar.loading.families import FAMILIES
@@ -30,6 +30,12 @@ class ToyOptions(BaseModel):
         if words != "few":
             raise ValueError("must be few")
         return words
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if self.window > 100:
+            raise ValueError("window and words do not fit")
+        return self
 
 
 def loading(stack: AsyncExitStack, **settings: Any) -> Loading:
@@ -52,6 +58,7 @@ async def test_options_are_read_in_the_form_of_the_family() -> None:
         ({"window": "many"}, "family_options.window: Input should be a valid integer"),
         ({"window": 0}, "family_options.window: Input should be greater"),
         ({"words": "many"}, "family_options.words: must be few"),
+        ({"window": 101}, "family_options: window and words do not fit"),
         ({"a": 1, "b": 2}, "family_options.a: .*; family_options.b: "),
     ],
 )

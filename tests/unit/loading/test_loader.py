@@ -94,6 +94,7 @@ class ToyFamily:
 def toy(monkeypatch: pytest.MonkeyPatch) -> ToyFamily:
     family = ToyFamily()
     monkeypatch.setattr(families, "FAMILIES", (family, *families.FAMILIES))
+    monkeypatch.setattr(families, "OF_FILES", (family, *families.OF_FILES))
     return family
 
 

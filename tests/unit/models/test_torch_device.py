@@ -34,6 +34,7 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: (8, 6))
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_80", "sm_90"])
 
 
 @pytest.fixture
@@ -100,13 +101,50 @@ class TestWithGpus:
         assert engine is not None
         assert engine.dtype is TorchDtype.FP16
 
+    def test_a_gpu_that_torch_is_not_built_for_is_left_alone(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        of_each = {"cuda:0": (7, 0), "cuda:1": (8, 6)}
+        monkeypatch.setattr(torch.cuda, "get_device_capability", of_each.__getitem__)
+        assert choose_devices("auto") == choose_devices("cuda") == ("cuda:1",)
+        with pytest.raises(InvalidSetting, match="torch can use no `cuda:0`, only cuda:1"):
+            choose_devices("cuda:0")
+        of_each["cuda:1"] = (7, 0)
+        monkeypatch.setattr(torch.version, "cuda", "13.0")
+        assert engine_of() is None
+        with pytest.raises(InvalidSetting, match="has no kernels for this GPU"):
+            choose_devices("cuda")
+
+    @pytest.mark.parametrize(
+        ("capability", "built", "runs"),
+        [
+            ((8, 9), ["sm_80"], True),
+            ((8, 0), ["sm_86"], False),
+            ((9, 0), ["sm_80", "sm_90a"], True),
+            ((12, 1), ["sm_90", "compute_90"], True),
+            ((10, 3), ["sm_90", "sm_120"], False),
+            ((9, 0), ["gfx90a"], True),
+            ((7, 0), [], True),
+        ],
+    )
+    def test_which_gpus_torch_is_built_for(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        capability: tuple[int, int],
+        built: list[str],
+        runs: bool,
+    ) -> None:
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: capability)
+        monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: built)
+        assert choose_devices("auto") == (("cuda:0", "cuda:1") if runs else ("cpu",))
+
     def test_the_engine_may_say_otherwise(self) -> None:
         engine = engine_of(engine=EngineChoice.TORCH_FLOAT32)
         assert engine is not None
         assert (engine.devices, engine.dtype) == (("cuda:0", "cuda:1"), TorchDtype.FLOAT32)
 
     def test_a_number_too_high_is_refused(self) -> None:
-        with pytest.raises(InvalidSetting, match="no `cuda:2`, only cuda:0, cuda:1"):
+        with pytest.raises(InvalidSetting, match="torch can use no `cuda:2`, only cuda:0, cuda:1"):
             choose_devices("cuda:2")
 
     def test_openvino_stays_on_the_cpu(self) -> None:
@@ -115,7 +153,7 @@ class TestWithGpus:
             engine_of(engine=EngineChoice.OPENVINO_INT8, device="cuda")
 
     def test_what_asks_for_the_gpu_is_named(self) -> None:
-        with pytest.raises(InvalidSetting, match=r"^enable_cuda: there is no `cuda:7`"):
+        with pytest.raises(InvalidSetting, match=r"^enable_cuda: torch can use no `cuda:7`"):
             engine_of(enable_cuda=True, cuda_core="cuda:7")
         with pytest.raises(InvalidSetting, match="but enable_cuda asks for cuda:0"):
             engine_of(enable_cuda=True, engine=EngineChoice.ONNXRUNTIME_INT8)

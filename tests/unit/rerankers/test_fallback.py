@@ -6,12 +6,8 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
 
 import pytest
-from prometheus_client import REGISTRY
 
 from rerank_sidecar.errors import (
     BackendFailed,
@@ -23,35 +19,12 @@ from rerank_sidecar.errors import (
     RemoteFailed,
     RemoteUnavailable,
 )
-from rerank_sidecar.rerankers.base import Outcome, Reranker, ScoreOptions
-from rerank_sidecar.rerankers.fallback import FallbackConfig, FallbackReranker
+from rerank_sidecar.rerankers.base import ScoreOptions
 from rerank_sidecar.rerankers.lexical import LexicalReranker
 from rerank_sidecar.types import Document, Score
+from tests.unit.rerankers.toy_fallback import DOWN, answers, fallback, passed_over
 from tests.unit.rerankers.toy_members import BROKEN, ToyMember
 from tests.unit.rerankers.toy_models import outcomes_of
-
-DOWN = RemoteUnavailable("down", retry_after_s=0.0)
-CONFIG = FallbackConfig(timeout_s=5.0, sticky_s=60.0, rest_s=60.0)
-
-
-def fallback(*members: Reranker, **config: Any) -> FallbackReranker:
-    info = replace(members[0].info, name="safe", family="fallback", keep_scores=False)
-    return FallbackReranker(info, members, replace(CONFIG, **config))
-
-
-async def answers(
-    reranker: Reranker, query: str, texts: Sequence[str] = ("1", "2", "3"), **options: Any
-) -> tuple[list[Outcome], str | None]:
-    """Give the outcomes, and the name of the model that stood in, if one did."""
-    asked = ScoreOptions(**options)
-    found = await outcomes_of(reranker, query, texts, options=asked)
-    stood_in = asked.meter.answered_by
-    return found, None if stood_in is None else stood_in.name
-
-
-def passed_over(member: str, reason: str) -> float:
-    labels = {"model": "safe", "member": member, "reason": reason}
-    return REGISTRY.get_sample_value("rerank_sidecar_fallbacks_total", labels) or 0.0
 
 
 async def test_the_first_member_answers_if_it_can() -> None:
@@ -242,13 +215,6 @@ async def test_a_last_member_that_would_be_late_keeps_no_time_for_itself() -> No
     assert (await answers(fallback(first, last), "q", deadline=time.monotonic() + 31))[1] is None
 
 
-async def test_a_member_that_does_not_read_the_script_is_passed_over() -> None:
-    second = ToyMember("second", described={"scripts": frozenset({"Latin"})})
-    reranker = fallback(ToyMember(error=DOWN), second, ToyMember("third"))
-    assert (await answers(reranker, "什么"))[1] == "third"
-    assert (await answers(reranker, "what"))[1] == "second"
-
-
 async def test_a_fallback_within_a_fallback_tells_who_answered() -> None:
     inner = fallback(ToyMember(error=DOWN), ToyMember("deep"))
     assert (await answers(fallback(inner, ToyMember("last")), "q"))[1] == "deep"
@@ -288,31 +254,6 @@ async def test_no_text_reaches_the_log(caplog: pytest.LogCaptureFixture) -> None
     assert "ValueError" in caplog.text
     assert "secret" not in caplog.text
     assert "hidden" not in caplog.text
-
-
-async def test_a_search_that_a_member_began_fails_with_it_rather_than_meet_other_scores() -> None:
-    first, second = ToyMember(), ToyMember("second")
-    reranker = fallback(first, second)
-    assert (await answers(reranker, "search", is_chunk=True))[1] is None
-    first.error = DOWN
-    assert (await answers(reranker, "another", is_chunk=True))[1] == "second"
-    for _ in range(2):  # though the first member rests by now
-        with pytest.raises(RemoteUnavailable):
-            await answers(reranker, "search", is_chunk=True)
-    assert (await answers(reranker, "search"))[1] == "second"
-
-
-async def test_a_chunk_that_fails_while_another_is_answered_fails_the_search() -> None:
-    first, gate = ToyMember(), asyncio.Event()
-    reranker = fallback(first, ToyMember("second"))
-    first.gate, first.error = gate, DOWN
-    late = asyncio.create_task(answers(reranker, "search", is_chunk=True))
-    await first.arrivals.get()
-    first.gate, first.error = None, None
-    assert (await answers(reranker, "search", is_chunk=True))[1] is None
-    gate.set()
-    with pytest.raises(RemoteUnavailable):
-        await late
 
 
 async def test_who_is_not_known_to_need_any_time_is_left_some() -> None:

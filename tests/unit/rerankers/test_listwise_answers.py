@@ -153,7 +153,7 @@ def test_no_order_is_found_in(answer: str) -> None:
         ("[2, 1] > [3]", [2, 1, 3]),
         ("[3] > [1] > " * 5000, [3, 1]),
         ('{"1": 3, "2": "[1]", "3": 2}', [3, 1, 2]),
-        ('{"1": 0.3, "2": 0.1, "3": 0.9}', []),
+        ('{"1": 0.3, "2": 0.1, "3": 0.9}', [3, 1, 2]),
         ("Passage 3 is best, followed by passage 1 and passage 2.", [3, 1, 2]),
         ("The best is [2]. [1] and [3] are off topic.", [2, 1, 3]),
         ("[1] is off topic, [2] and [3] are not.\n\nAnswer: [2], [3]", [2, 3]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
@@ -23,6 +24,7 @@ from rerank_sidecar.rerankers.base import IndexedDocuments, ScoreOptions
 from rerank_sidecar.rerankers.call_queue import CallQueue
 from rerank_sidecar.rerankers.chat_endpoint import ChatConfig, ChatEndpoint
 from rerank_sidecar.rerankers.llm_listwise import ListwiseConfig, ListwiseReranker
+from rerank_sidecar.rerankers.sliding_window import SlidingWindow
 from tests.unit.rerankers.chat_server import (
     Asked,
     ChatServer,
@@ -83,7 +85,7 @@ async def test_a_fault_that_passes_is_tried_again(fault: Reply) -> None:
                 b'{"choices": "none"}',
                 b'{"choices": [{"message": null}]}',
                 b'{"choices": [{"message": {"content": 3}}]}',
-                b'{"choices": [{"message": {"content": "[1] > [2]"}}], "usage": "much"}',
+                b'{"choices": ' + b"[" * 20_000,
                 b'{"error": "overloaded"}',
                 b"\xff\xfe",
             )
@@ -217,9 +219,51 @@ async def test_dear_answers_keep_nobody_away_for_ever() -> None:
     assert len(server.asked) == 3
 
 
-async def test_a_count_of_tokens_that_can_be_none_is_taken_for_untold() -> None:
+@pytest.mark.parametrize(
+    "usage",
+    [
+        b"null",
+        b"{}",
+        b"[]",
+        b'"much"',
+        b'{"prompt_tokens": null, "completion_tokens": null}',
+        b'{"prompt_tokens": "12", "completion_tokens": NaN}',
+        b'{"prompt_tokens": -5, "completion_tokens": 1}',
+        b'{"prompt_tokens": 1000000000000000000000000000000, "completion_tokens": 1}',
+    ],
+)
+async def test_a_count_of_tokens_that_can_be_none_is_taken_for_untold(usage: bytes) -> None:
     options = ScoreOptions()
-    nonsense = says("[2] > [1]", prompt_tokens=10**30, completion_tokens=1)
-    async with listwise(nonsense) as (reranker, _):
+    body = b'{"choices": [{"message": {"content": "[2] > [1]"}}], "usage": ' + usage + b"}"
+    async with listwise(sends(body)) as (reranker, server):
         assert places(await outcomes_of(reranker, "q", ["a", "b"], options=options)) == [2, 1]
     assert 0 < options.meter.tokens < 1000
+    assert len(server.asked) == 1
+
+
+async def test_of_an_answer_in_parts_the_text_counts_and_not_the_thoughts() -> None:
+    thought = {"type": "thinking", "thinking": [{"type": "text", "text": "[1] > [2]"}]}
+    content = [thought, {"type": "text", "text": "[2] >"}, {"type": "text", "text": " [1]"}]
+    body = json.dumps({"choices": [{"message": {"content": content}}]}).encode()
+    async with listwise(sends(body)) as (reranker, _):
+        assert places(await outcomes_of(reranker, "q", ["a", "b"])) == [2, 1]
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+async def test_a_window_that_the_server_refuses_keeps_its_order(status: int) -> None:
+    labels = {"model": "chat", "result": "refused"}
+    name = "rerank_sidecar_listwise_windows_total"
+    before = REGISTRY.get_sample_value(name, labels) or 0.0
+    config = ListwiseConfig(SlidingWindow(2, 2))
+    replies = (refuses(status), says("[2] > [1]"))
+    async with listwise(*replies, config=config) as (reranker, _):
+        assert places(await outcomes_of(reranker, "q", list("abcd"))) == [2, 1, 3, 4]
+    assert REGISTRY.get_sample_value(name, labels) == before + 1
+
+
+async def test_a_server_that_refuses_every_window_fails_the_request() -> None:
+    config = ListwiseConfig(SlidingWindow(2, 2))
+    async with listwise(refuses(400), config=config) as (reranker, server):
+        with pytest.raises(RemoteFailed, match="status 400"):
+            await outcomes_of(reranker, "q", list("abcd"))
+    assert len(server.asked) == 2

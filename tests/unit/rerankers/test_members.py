@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator, AsyncIterator
 
 import numpy as np
 import pytest
 
-from rerank_sidecar.errors import InternalError, NotSupportedByModel
+from rerank_sidecar.errors import InternalError, NonFiniteScore, NotSupportedByModel
 from rerank_sidecar.rerankers.base import IndexedDocuments, Outcome, ScoreOptions
 from rerank_sidecar.rerankers.members import ask, joint_info
 from rerank_sidecar.types import Document, Score
@@ -63,6 +64,15 @@ async def test_a_document_that_a_member_loses_is_told() -> None:
     answer = await ask(Losing(), "q", [(0, Document("1")), (1, Document("2"))], ScoreOptions())
     assert isinstance(answer.outcomes[0], InternalError)
     assert answer.outcomes[1] == Score(2.0)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+async def test_a_score_that_has_no_place_in_an_order_is_an_error(value: float) -> None:
+    member = ToyMember(scored=lambda text: value if text == "2" else 1.0)
+    documents = [(index, Document(str(index))) for index in range(4)]
+    answer = await ask(member, "q", documents, ScoreOptions())
+    assert isinstance(answer.outcomes[2], NonFiniteScore)
+    assert answer.best_first() == [0, 1, 3]
 
 
 async def test_what_a_member_cost_is_added_even_if_it_fails() -> None:

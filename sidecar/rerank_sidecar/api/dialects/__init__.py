@@ -1,7 +1,8 @@
 """Wire dialects over HTTP and JSON, one small file each.
 
 To add one: write a module beside weaviate.py with its messages (msgspec.Struct) and a subclass of
-`Dialect`, then add it to `DIALECTS`. Routes, limits, errors, metrics and API documentation follow.
+`Dialect`, then add it to `DIALECTS`. Routes, limits, errors, metrics and API documentation follow;
+paths without its mount are a matter of api/routing.py. docs/doors.md has a row for each.
 """
 
 from typing import Any

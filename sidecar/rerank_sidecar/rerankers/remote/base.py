@@ -114,8 +114,7 @@ class CallFailed(Exception):
     """A call that brought no answer, sorted by what to do about it.
 
     `is_transient` calls are worth another try, after `retry_after_s` if the server says so.
-    `is_fault` tells that the server is not well, which opens the circuit when it goes on,
-    `is_refusal` that it will not have what it was sent, and may have a part of it.
+    `is_fault` tells that the server is not well, which opens the circuit when it goes on.
     """
 
     def __init__(
@@ -124,15 +123,18 @@ class CallFailed(Exception):
         *,
         is_transient: bool = False,
         is_fault: bool = False,
-        is_refusal: bool = False,
         retry_after_s: float | None = None,
     ) -> None:
         super().__init__(error.message)
         self.error = error
         self.is_transient = is_transient
         self.is_fault = is_fault
-        self.is_refusal = is_refusal
         self.retry_after_s = retry_after_s
+
+    @property
+    def is_refusal(self) -> bool:
+        """Tell whether the server will not have what it was sent, and may have a part of it."""
+        return isinstance(self.error, RemoteFailed) and self.error.is_refusal
 
 
 class Garbled(CallFailed):

@@ -32,6 +32,11 @@ _FAULTS = frozenset(
         grpc.StatusCode.DEADLINE_EXCEEDED,
     }
 )
+_REFUSALS = frozenset({grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.OUT_OF_RANGE})
+"""OUT_OF_RANGE is how tonic, and so TEI, refuses a message over its limit of 4 MiB."""
+
+_TOO_LARGE = "larger than max"
+"""How gRPC's own libraries say so, with the status of a server that has too much to do."""
 
 Send = Any
 """A method of the channel, whose types no two generators agree on."""
@@ -95,12 +100,13 @@ def channel_credentials(access: Access) -> grpc.ChannelCredentials:
 def refused(error: grpc.aio.AioRpcError) -> CallFailed:
     """Sort a call by the status with which it ended."""
     code = error.code()
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE in (error.details() or ""):
+        return CallFailed(RemoteFailed("the remote takes no message as large", is_refusal=True))
     retry_after_s = _retry_after_s(error)
     return CallFailed(
         _error_of(code, retry_after_s),
         is_transient=code in _TRANSIENT,
         is_fault=code in _FAULTS,
-        is_refusal=code is grpc.StatusCode.INVALID_ARGUMENT,
         retry_after_s=retry_after_s,
     )
 
@@ -111,7 +117,8 @@ def _error_of(code: grpc.StatusCode, retry_after_s: float | None) -> RerankError
         return Overloaded("the remote has too much to do (RESOURCE_EXHAUSTED)", after_s)
     if code is grpc.StatusCode.UNAVAILABLE:
         return RemoteUnavailable("the remote cannot be reached (UNAVAILABLE)", after_s)
-    return RemoteFailed(f"the remote answered with {code.name}")
+    message = f"the remote answered with {code.name}"
+    return RemoteFailed(message, is_refusal=code in _REFUSALS)
 
 
 def _retry_after_s(error: grpc.aio.AioRpcError) -> float | None:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rerank_sidecar.errors import (
+    InvalidSetting,
     MissingExtra,
     Overloaded,
     RemoteFailed,
     RemoteUnavailable,
     RerankError,
 )
+from rerank_sidecar.rerankers.deadlines import cancelled_once
 from rerank_sidecar.rerankers.remote.base import Access, CallFailed, Garbled
 from rerank_sidecar.rerankers.retry_after import read_retry_after
 
@@ -48,6 +51,7 @@ class HttpClient:
     them.
 
     Raises:
+        InvalidSetting: the environment names a proxy that cannot be used.
         MissingExtra: httpx is not installed.
     """
 
@@ -60,16 +64,17 @@ class HttpClient:
             raise MissingExtra("remote", "asking other servers") from error
         self._url = url
         self._is_refusal = is_refusal
-        self._client = httpx.AsyncClient(
-            headers={"User-Agent": "rerank-sidecar", "Accept": "application/json", **headers},
-            verify=trust(access),
-            timeout=httpx.Timeout(None, connect=_CONNECT_S),
-            limits=httpx.Limits(
-                max_connections=access.max_concurrency,
-                max_keepalive_connections=access.max_concurrency,
-                keepalive_expiry=_IDLE_S,
-            ),
-        )
+        with by_the_proxy_of_the_environment():
+            self._client = httpx.AsyncClient(
+                headers={"User-Agent": "rerank-sidecar", "Accept": "application/json", **headers},
+                verify=trust(access),
+                timeout=httpx.Timeout(None, connect=_CONNECT_S),
+                limits=httpx.Limits(
+                    max_connections=access.max_concurrency,
+                    max_keepalive_connections=access.max_concurrency,
+                    keepalive_expiry=_IDLE_S,
+                ),
+            )
 
     async def get(self, path: str) -> Any:  # noqa: ANN401 - JSON
         """Get what is at a path, within a few seconds.
@@ -79,7 +84,7 @@ class HttpClient:
         """
         try:
             async with asyncio.timeout(_GET_S):
-                return await self._send("GET", path, None, {})
+                return await cancelled_once(self._send("GET", path, None, {}))
         except TimeoutError:
             slow = f"the remote did not answer within {_GET_S:g} s"
             raise CallFailed(RemoteUnavailable(slow)) from None
@@ -121,6 +126,30 @@ class HttpClient:
         return _parsed(body)
 
 
+@contextmanager
+def by_the_proxy_of_the_environment() -> Iterator[None]:
+    """Say, while a client is made, what is wrong with HTTP_PROXY, NO_PROXY and their like.
+
+    Raises:
+        InvalidSetting: what they name is no address, or needs a package that is not installed.
+    """
+    import httpx
+
+    try:
+        yield
+    except ImportError as error:
+        raise InvalidSetting(
+            "the environment names a SOCKS proxy (ALL_PROXY or the like), which needs: "
+            "pip install 'httpx[socks]'"
+        ) from error
+    except (httpx.InvalidURL, ValueError):
+        # What they say may hold a password.
+        raise InvalidSetting(
+            "HTTP_PROXY, HTTPS_PROXY, ALL_PROXY or NO_PROXY of the environment holds what is no "
+            "address of a proxy or no host"
+        ) from None
+
+
 def trust(access: Access) -> ssl.SSLContext:
     """Say which certificates are trusted.
 
@@ -138,22 +167,22 @@ def refused(status: int, headers: Mapping[str, str], *, is_refusal: bool) -> Cal
     """Sort an answer by a status that is none of success."""
     retry_after_s = read_retry_after(headers.get("retry-after"))
     return CallFailed(
-        _error_of(status, retry_after_s),
+        _error_of(status, retry_after_s, is_refusal=is_refusal),
         is_transient=status in _TRANSIENT,
         is_fault=status >= 500 and not is_refusal,
-        is_refusal=is_refusal,
         retry_after_s=retry_after_s,
     )
 
 
-def _error_of(status: int, retry_after_s: float | None) -> RerankError:
+def _error_of(status: int, retry_after_s: float | None, *, is_refusal: bool) -> RerankError:
     after_s = 1.0 if retry_after_s is None else retry_after_s
     if status == 429:
         return Overloaded("the remote has too much to do (status 429)", after_s)
     if status == 503:
         return RemoteUnavailable("the remote cannot answer now (status 503)", after_s)
     meaning = f": {_MEANINGS[status]}" if status in _MEANINGS else ""
-    return RemoteFailed(f"the remote answered with status {status}{meaning}")
+    message = f"the remote answered with status {status}{meaning}"
+    return RemoteFailed(message, is_refusal=is_refusal)
 
 
 async def _read(response: httpx.Response) -> bytes:

@@ -23,7 +23,7 @@ class ConnectionOptions(BaseModel):
     max_tries: int = Field(3, ge=1)
     api_key_env: str | None = Field(None, min_length=1)
     api_key_file: Path | None = None
-    api_key_scheme: str = Field("Bearer", min_length=1)
+    api_key_scheme: str = Field("Bearer", pattern="^[ -~]+$")
     verify: bool = True
     ca_file: Path | None = None
 

@@ -12,6 +12,9 @@ from rerank_sidecar.score_kinds import ScoreKind
 
 _API_VERSION = "2025-10"
 
+_CUT = {"truncate": "END"}
+"""A parameter of Pinecone's own models: https://docs.pinecone.io/guides/search/rerank-results."""
+
 
 class PineconeWire(HttpWire):
     """`POST /rerank`; documents are objects, scores are in [0, 1].
@@ -29,8 +32,9 @@ class PineconeWire(HttpWire):
         return {"X-Pinecone-Api-Version": _API_VERSION, **key}
 
     def body(self, question: Question) -> dict[str, Any]:
-        """Write a question."""
+        """Write a question; bge-reranker-v2-m3 refuses what is too long unless told to cut it."""
         return {
+            **({} if self.target.model.startswith("cohere-") else {"parameters": _CUT}),
             "model": self.target.model,
             "query": question.query,
             "documents": [{"text": text} for text in question.texts],

@@ -2,54 +2,31 @@
 
 from __future__ import annotations
 
-from rerank_sidecar.errors import RerankError
+from collections.abc import Sequence
+
 from rerank_sidecar.rerankers.base import IndexedDocuments
 
-_MOST_REFUSED_CALLS = 64
-_MOST_REFUSED_DOCUMENTS = 3
-"""So many refused one by one before any was scored: it is not the documents."""
+HARMLESS = "1"
+"""A document that no server minds: if even this is refused, it is not for the documents."""
+
+_MOST_REFUSED = 64
 
 
 class Refusals:
-    """What the server refused of one request, and what becomes of it.
-
-    A refusal may be meant for a document (too long for the model, say) or for the request (no such
-    model). As long as nothing has been scored nobody knows, and refused documents wait.
-    """
+    """How often parts of one call were refused, which bounds what finding the culprits costs."""
 
     def __init__(self) -> None:
-        self._calls = 0
-        self._something_scored = False
-        self._waiting: list[tuple[int, RerankError]] = []
+        self._count = 0
 
-    def refused(self, part: IndexedDocuments, error: RerankError) -> list[IndexedDocuments]:
-        """Say what to ask in place of a call that was refused: nothing for a single document.
+    def halves(self, part: IndexedDocuments) -> Sequence[IndexedDocuments]:
+        """Say what to ask in place of a part that was refused: nothing, if it is to fail.
 
-        Raises:
-            RerankError: the refusal itself; to go on asking would be of no use.
+        Most refusals are for texts that are too long, or empty. The halves are the shorter and the
+        longer documents, so that those that are fit soon have calls to themselves.
         """
-        self._calls += 1
-        if len(part) == 1:
-            self._waiting.append((part[0][0], error))
-        nobody_scored = not self._something_scored
-        if self._calls >= _MOST_REFUSED_CALLS or (
-            nobody_scored and len(self._waiting) >= _MOST_REFUSED_DOCUMENTS
-        ):
-            raise error
-        middle = len(part) // 2
-        return [part[:middle], part[middle:]] if middle else []
-
-    def scored(self) -> None:
-        """Take notice that the server answered a call."""
-        self._something_scored = True
-
-    def settled(self) -> list[tuple[int, RerankError]]:
-        """Give the documents that are now known to fail alone, each once."""
-        if not self._something_scored:
+        self._count += 1
+        if len(part) == 1 or self._count >= _MOST_REFUSED:
             return []
-        known, self._waiting = self._waiting, []
-        return known
-
-    def verdict(self) -> RerankError | None:
-        """Give, when all is done, the error of a request of which nothing was scored."""
-        return self._waiting[0][1] if self._waiting else None
+        by_length = sorted(part, key=lambda indexed: len(indexed[1].text))
+        middle = len(part) // 2
+        return [by_length[:middle], by_length[middle:]]

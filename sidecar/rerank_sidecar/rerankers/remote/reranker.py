@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, fields, replace
@@ -21,7 +22,6 @@ from rerank_sidecar.json_text import without_lone_surrogates
 from rerank_sidecar.rerankers.arrivals import closing
 from rerank_sidecar.rerankers.base import (
     IndexedDocuments,
-    Meter,
     Outcome,
     RerankerInfo,
     ScoreOptions,
@@ -34,19 +34,11 @@ from rerank_sidecar.rerankers.remote.base import (
     Traits,
 )
 from rerank_sidecar.rerankers.remote.calls import RemoteCalls
-from rerank_sidecar.rerankers.remote.parts import in_calls
-from rerank_sidecar.rerankers.remote.refusals import Refusals
+from rerank_sidecar.rerankers.remote.parts import Portions, in_calls
+from rerank_sidecar.rerankers.remote.refusals import HARMLESS, Refusals
 from rerank_sidecar.types import Document, Score, TruncationSide
 
 Outcomes = Sequence[tuple[int, Outcome]]
-
-
-@dataclass(frozen=True, slots=True)
-class Portions:
-    """How much one call carries: so many documents, and so many bytes of them in UTF-8."""
-
-    max_documents: int
-    max_bytes: int
 
 
 class RemoteReranker:
@@ -54,8 +46,9 @@ class RemoteReranker:
 
     A group of documents is sent as it arrives, cut into calls of the size that the server takes.
     Where scores mean something within one request only, all documents are waited for and go in one
-    call. A call that the server refuses is asked again in halves, down to the document that it
-    will not have. Requests for a way of reading that the server does not offer are refused.
+    call. A call that the server refuses is asked again in halves, down to the documents that it
+    will not have, unless it refuses the query with any document. Requests for a way of reading that
+    the server does not offer are refused.
     """
 
     def __init__(
@@ -121,7 +114,8 @@ class _Request:
         # No request holds more turns than there are, so that a small one waits for few calls.
         self._turns = asyncio.Semaphore(server.calls.at_once)
         self._first_answer: Answer | None = None
-        self._refusals = Refusals()
+        self._is_query_taken = False
+        self._doubting = asyncio.Lock()
 
     async def outcomes(
         self, documents: AsyncIterator[IndexedDocuments]
@@ -152,7 +146,7 @@ class _Request:
         if error is not None:
             self._events.put_nowait(error)
         elif not self._tasks:
-            self._events.put_nowait(self._refusals.verdict())
+            self._events.put_nowait(None)
 
     async def _feed(self, documents: AsyncIterator[IndexedDocuments]) -> None:
         async with closing(documents):
@@ -189,7 +183,7 @@ class _Request:
     def _in_calls(self, group: IndexedDocuments) -> Sequence[IndexedDocuments]:
         if not self._traits.comparable_across_requests:
             return [group] if group else []
-        return list(in_calls(group, self._portions.max_documents, self._portions.max_bytes))
+        return list(in_calls(group, self._portions))
 
     async def _in_turn(self, part: IndexedDocuments) -> None:
         try:
@@ -198,21 +192,41 @@ class _Request:
             self._turns.release()
 
     async def _ask(self, part: IndexedDocuments) -> None:
+        refusals, waiting = Refusals(), deque([part])
+        while waiting:
+            part = waiting.popleft()
+            try:
+                self._tell(part, await self._answer(self._question(part)))
+            except CallFailed as failure:
+                if not (failure.is_refusal and self._traits.comparable_across_requests):
+                    raise failure.error from failure
+                await self._doubt_the_query()
+                halves = refusals.halves(part)
+                waiting.extend(halves)
+                if not halves:
+                    self._events.put_nowait([(index, failure.error) for index, _ in part])
+
+    async def _answer(self, question: Question) -> Answer:
         began, meter = time.monotonic(), self._options.meter
-        try:
-            answer = await self._calls.ask(self._question(part), self._deadline(), meter)
-        except CallFailed as failure:
-            if not (failure.is_refusal and self._traits.comparable_across_requests):
-                raise failure.error from failure
-            for half in self._refusals.refused(part, failure.error):
-                await self._ask(half)
-        else:
-            self._refusals.scored()
-            self._check_alike(answer)
-            _count(meter, answer.outcomes, answer.tokens, time.monotonic() - began)
-            meter.query_truncated |= self._query_was_cut or answer.query_truncated
-            self._tell(part, answer)
-        self._events.put_nowait(self._refusals.settled())
+        answer = await self._calls.ask(question, self._deadline(), meter)
+        self._is_query_taken = True
+        meter.tokens += answer.tokens
+        meter.infer_s += time.monotonic() - began
+        meter.query_truncated |= self._query_was_cut or answer.query_truncated
+        return answer
+
+    async def _doubt_the_query(self) -> None:
+        """Find out whether it is the query, or the request, that the server will not have.
+
+        Raises:
+            RerankError: it is: a document that nobody could mind is refused, too.
+        """
+        async with self._doubting:  # calls that are refused at the same time doubt once
+            if not self._is_query_taken:
+                try:
+                    await self._answer(replace(self._question([]), texts=(HARMLESS,)))
+                except CallFailed as failure:
+                    raise failure.error from failure
 
     def _question(self, part: IndexedDocuments) -> Question:
         options, most = self._options, self._traits.max_characters
@@ -235,12 +249,14 @@ class _Request:
             self._options.meter.answered_by = replace(self._info, **told)
 
     def _tell(self, part: IndexedDocuments, answer: Answer) -> None:
-        most = self._traits.max_characters
+        self._check_alike(answer)
+        most, meter = self._traits.max_characters, self._options.meter
         told = []
         for place, outcome in answer.outcomes:
             index, document = part[place]
             was_cut = most is not None and len(document.text) > most
             told.append((index, _marked(outcome, was_cut)))
+            meter.pairs += isinstance(outcome, Score)
         self._events.put_nowait(told)
 
     def _deadline(self) -> float:
@@ -268,12 +284,6 @@ def _check_reading(traits: Traits, options: ScoreOptions) -> None:
         raise NotSupportedByModel("the remote cannot be told how much of a document to read")
     if truncation.side is TruncationSide.LEFT and not traits.cuts_left:
         raise NotSupportedByModel("the remote cannot cut the beginning of a text")
-
-
-def _count(meter: Meter, outcomes: Outcomes, tokens: int, spent_s: float) -> None:
-    meter.pairs += sum(isinstance(outcome, Score) for _, outcome in outcomes)
-    meter.tokens += tokens
-    meter.infer_s += spent_s
 
 
 def _sendable(text: str) -> str:

@@ -56,15 +56,19 @@ class TeiWire(HttpWire):
         )
 
     def body(self, question: Question) -> dict[str, Any]:
-        """Write a question; versions before 1.9 did not cut what is too long unless told."""
-        left = question.truncation.side is TruncationSide.LEFT
-        return {
+        """Write a question.
+
+        Versions before 1.9 did not cut what is too long unless told. Up to 1.8 they refused `left`
+        and `right` in lower case: https://github.com/huggingface/text-embeddings-inference/issues/754.
+        """
+        body = {
             "query": question.query,
             "texts": list(question.texts),
             "raw_scores": self.score_kind is ScoreKind.RAW_LOGIT,
             "truncate": True,
-            "truncation_direction": "left" if left else "right",
         }
+        left = question.truncation.side is TruncationSide.LEFT
+        return {**body, "truncation_direction": "Left"} if left else body
 
     def scores(self, answer: object) -> Iterable[tuple[object, object]]:
         """Find index and score of each result."""

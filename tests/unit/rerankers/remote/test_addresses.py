@@ -94,6 +94,8 @@ async def test_a_source_that_names_nothing_is_refused(source: str, told: str) ->
         ({"api_key_env": "NOT_SET_ANYWHERE"}, "NOT_SET_ANYWHERE is not set"),
         ({"api_key_file": "/no/such/file"}, "cannot be read"),
         ({"ca_file": "/no/such/file"}, "is no file"),
+        ({"ca_file": __file__}, "is no file of certificates"),
+        ({"api_key_scheme": "Bearer\nX-Other:"}, "api_key_scheme"),
         ({"region": "x"}, "region"),
     ],
 )
@@ -101,6 +103,27 @@ async def test_an_option_that_is_wrong_is_named(options: dict[str, Any], told: s
     with pytest.raises(InvalidSetting, match=told):
         async with opened("vllm:http://host:1", **options):
             pass
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("ALL_PROXY", "socks5://me:secret-1@proxy:1080", r"httpx\[socks\]"),
+        ("HTTP_PROXY", "http://me:secret-1@proxy:port", "no address of a proxy"),
+        ("HTTPS_PROXY", "ftp://me:secret-1@proxy", "no address of a proxy"),
+        ("NO_PROXY", "::1/128", "or no host"),
+    ],
+)
+@pytest.mark.parametrize("source", ["vllm:http://host:1", "cohere:https://host:1#m"])
+async def test_a_proxy_that_is_none_is_told_at_the_start(
+    source: str, name: str, value: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for each in (name, name.lower()):
+        monkeypatch.setenv(each, value)
+    with pytest.raises(InvalidSetting, match=told) as raised:
+        async with opened(source):
+            pass
+    assert "secret-1" not in raised.value.message
 
 
 async def test_a_provider_needs_its_key(monkeypatch: pytest.MonkeyPatch) -> None:

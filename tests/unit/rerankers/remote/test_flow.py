@@ -83,6 +83,17 @@ async def test_a_call_carries_no_more_than_so_many_bytes() -> None:
     assert sorted(len(each.body["documents"]) for each in server.asked) == [1, 1, 1]
 
 
+async def test_what_is_not_sent_does_not_count() -> None:
+    texts = ["0.5" + "0" * 1000] * 3
+    async with (
+        standing_in(like_cohere) as server,
+        opened(f"cohere:{server.url}#m", max_bytes_per_call=45, max_characters=10) as reranker,
+    ):
+        scored = await outcomes_of(reranker, "q", texts)
+    assert scored == [Score(0.5, truncated=True)] * 3
+    assert len(server.asked) == 1
+
+
 async def test_no_more_calls_at_once_than_are_allowed() -> None:
     held, texts = Held(), spelled(12)
     async with standing_in(held) as server:
@@ -171,6 +182,25 @@ async def test_a_caller_who_leaves_leaves_nothing_running() -> None:
         assert not ours
         held.free.set()
         assert await outcomes_of(reranker, "q", ["0.5"]) == [Score(0.5)]
+
+
+async def test_whenever_a_caller_leaves_the_connection_is_free_again() -> None:
+    async with (
+        standing_in(like_cohere) as server,
+        opened(f"cohere:{server.url}#m", max_concurrency=1, timeout_s=WAIT_S) as reranker,
+    ):
+        for steps in range(1000):
+            asking = asyncio.create_task(outcomes_of(reranker, "q", ["0.5"]))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            is_over = asking.done()
+            asking.cancel()
+            await asyncio.wait([asking])
+            assert await outcomes_of(reranker, "q", ["0.25"]) == [Score(0.25)]
+            if is_over:
+                break
+        else:
+            raise AssertionError
 
 
 async def test_one_failed_call_ends_the_others() -> None:

@@ -120,7 +120,8 @@ async def test_tensors_that_are_not_what_they_say(
     [
         (grpc.StatusCode.UNAVAILABLE, RemoteUnavailable, 3),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, Overloaded, 3),
-        (grpc.StatusCode.INVALID_ARGUMENT, RemoteFailed, 1),
+        (grpc.StatusCode.INVALID_ARGUMENT, RemoteFailed, 2),
+        (grpc.StatusCode.OUT_OF_RANGE, RemoteFailed, 2),
         (grpc.StatusCode.UNAUTHENTICATED, RemoteFailed, 1),
         (grpc.StatusCode.INTERNAL, RemoteFailed, 1),
         (grpc.StatusCode.FAILED_PRECONDITION, RemoteFailed, 1),
@@ -134,6 +135,14 @@ async def test_refusals(code: grpc.StatusCode, error: type[RerankError], tries: 
             await outcomes_of(reranker, "q", ["1"])
     assert len(server.calls) == tries
     assert "REQUEST TEXT" not in raised.value.message
+
+
+async def test_a_message_over_a_servers_limit_is_no_overload() -> None:
+    long = "0.5" + "0" * 5_000_000  # gRPC's limit is 4 MiB unless a server sets another
+    server = TeiServer()
+    async with serving(server) as address, opened(f"tei:grpc://{address}") as reranker:
+        scored = await outcomes_of(reranker, "q", ["1", long, "2"])
+    assert [type(each) for each in scored] == [Score, RemoteFailed, Score]
 
 
 async def test_a_retry_hint_is_obeyed_or_passed_on() -> None:

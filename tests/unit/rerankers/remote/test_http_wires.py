@@ -100,8 +100,23 @@ WIRES = [
             "return_documents": False,
             "documents": [{"text": "sky"}, {"text": "apple"}],
             "rank_fields": ["text"],
+            "parameters": {"truncate": "END"},
         },
         results("data", "score", model="m", usage={"rerank_units": 1}),
+    ),
+    Wire(
+        "pinecone",
+        "/rerank",
+        {
+            "model": "cohere-rerank-3.5",
+            "query": "red fruit",
+            "top_n": 2,
+            "return_documents": False,
+            "documents": [{"text": "sky"}, {"text": "apple"}],
+            "rank_fields": ["text"],
+        },
+        results("data", "score", model="cohere-rerank-3.5", usage={"rerank_units": 1}),
+        model="cohere-rerank-3.5",
     ),
     Wire(
         "nvidia",
@@ -338,14 +353,14 @@ async def test_tei_tells_its_limits(options: dict[str, Any], raw: bool, kind: Sc
     assert scored == [Score(0.003), Score(0.97)]
     assert server.asked[0].path == "/info"
     assert [len(each.body["texts"]) for each in server.posts] == [2, 2, 2]
-    assert [each.body["truncation_direction"] for each in server.posts] == ["left", "left", "right"]
+    directions = [each.body.get("truncation_direction") for each in server.posts]
+    assert directions == ["Left", "Left", None]
     assert server.posts[2].path == "/rerank"
     assert server.posts[2].body == {
         "query": "red fruit",
         "texts": TEXTS,
         "raw_scores": raw,
         "truncate": True,
-        "truncation_direction": "right",
     }
     info = reranker.info
     assert info.score_kind is kind
@@ -412,6 +427,19 @@ async def test_the_scheme_of_a_key_can_be_another() -> None:
                 await outcomes_of(reranker, "q", ["a"])
     assert server.posts[0].path == "/environments/production/sync/rerank"
     assert server.posts[0].headers["authorization"] == "Api-Key secret-1"
+
+
+async def test_jinas_listwise_model_gives_cosines_of_a_call_of_its_own() -> None:
+    answer = {"results": [{"index": i, "relevance_score": -0.1 * i} for i in range(5)]}
+    async with standing_in(says(answer)) as server:
+        source = f"jina:{server.url}#jina-reranker-v3"
+        async with opened(source, max_documents_per_call=2) as reranker:
+            scored = await outcomes_of(reranker, "red fruit", ["a"] * 5)
+            info = reranker.info
+    assert scored == [Score(-0.1 * i) for i in range(5)]
+    assert len(server.asked) == 1
+    assert info.score_kind is ScoreKind.COSINE
+    assert (info.comparable_across_requests, info.keep_scores) == (False, False)
 
 
 async def test_cohere_is_told_how_much_to_read() -> None:

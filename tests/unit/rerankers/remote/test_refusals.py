@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +13,13 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rerank_sidecar.errors import RemoteFailed
+from rerank_sidecar.errors import (
+    DeadlineExceeded,
+    Overloaded,
+    RemoteFailed,
+    RemoteUnavailable,
+    RerankError,
+)
 from rerank_sidecar.rerankers.base import Meter, ScoreOptions
 from rerank_sidecar.rerankers.remote.refusals import Refusals
 from rerank_sidecar.types import Document, Score
@@ -20,6 +28,7 @@ from tests.unit.rerankers.remote.stand_in import (
     StandIn,
     cohere_scores,
     opened,
+    says,
     standing_in,
 )
 from tests.unit.rerankers.toy_models import outcomes_of
@@ -47,7 +56,7 @@ async def asked(server: StandIn, texts: list[str], **options: Any) -> tuple[list
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])
-@pytest.mark.parametrize("places", [{0}, {39}, {3, 4, 17}, set(range(3, 12))])
+@pytest.mark.parametrize("places", [{0}, {39}, {3, 4, 17}, set(range(12)), set(range(1, 40))])
 async def test_only_what_is_refused_fails(status: int, places: set[int]) -> None:
     texts = [BAD if place in places else f"0.{place:02}" for place in range(40)]
     async with standing_in(refusing(status)) as server:
@@ -69,19 +78,74 @@ async def test_calls_that_are_refused_leave_other_calls_of_the_request_alone() -
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 100])
-async def test_a_server_that_refuses_everything_fails_the_request_soon(count: int) -> None:
+async def test_a_query_that_is_refused_fails_the_request_soon(count: int) -> None:
     async with standing_in(refusing(400, lambda _: True)) as server:
         with pytest.raises(RemoteFailed, match="status 400"):
             await asked(server, ["0.5"] * count)
-    assert len(server.asked) <= 14
+    assert len(server.asked) == 2
 
 
-async def test_a_request_costs_a_bounded_number_of_refused_calls() -> None:
-    texts = [BAD if place % 2 else "0.5" for place in range(400)]
+async def test_calls_that_are_refused_at_the_same_time_doubt_the_query_once() -> None:
+    texts = [BAD] * 6
     async with standing_in(refusing(400)) as server:
-        with pytest.raises(RemoteFailed, match="status 400"):
-            await asked(server, texts)
-    assert len(server.asked) <= 2 * 64
+        outcomes, meter = await asked(server, texts, max_documents_per_call=1)
+    assert [type(each) for each in outcomes] == [RemoteFailed] * 6
+    assert len(server.asked) == meter.remote_calls == 6 + 1
+    assert meter.pairs == 0
+
+
+@pytest.mark.parametrize("text", ["0.5" + "0" * 50, ""])
+async def test_many_that_are_too_long_or_empty_fail_no_other(text: str) -> None:
+    texts = [text if place % 8 == 0 else "0.25" for place in range(200)]
+    async with standing_in(refusing(400, lambda each: each == text)) as server:
+        outcomes, _ = await asked(server, texts)
+    failed = [isinstance(outcome, RemoteFailed) for outcome in outcomes]
+    assert failed == [each == text for each in texts]
+
+
+async def test_a_call_costs_a_bounded_number_of_refused_ones() -> None:
+    texts = [" 0.25" if place % 2 else "0.125" for place in range(400)]
+    async with standing_in(refusing(400, lambda text: text == " 0.25")) as server:
+        outcomes, _ = await asked(server, texts)
+    assert len(server.asked) <= 2 * 64 + 1
+    assert {type(each) for each in outcomes} <= {Score, RemoteFailed}
+    assert not any(isinstance(outcomes[each], Score) for each in range(1, 400, 2))
+
+
+@pytest.mark.parametrize(
+    ("then", "error"), [(429, Overloaded), (500, RemoteFailed), (503, RemoteUnavailable)]
+)
+async def test_what_fails_after_a_refusal_fails_the_request(
+    then: int, error: type[RerankError]
+) -> None:
+    async with standing_in(says("", then), says("", 400)) as server:
+        with pytest.raises(error, match=str(then)):
+            await asked(server, ["0.5", "0.25"], max_tries=1)
+    assert len(server.asked) == 2
+
+
+async def test_a_deadline_that_passes_between_halves_is_told() -> None:
+    async def slowly(request: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(0.1)
+        return await refusing(400)(request)
+
+    texts = [BAD, *["0.5"] * 100]
+    async with standing_in(slowly) as server, opened(f"cohere:{server.url}#m") as reranker:
+        how = ScoreOptions(deadline=time.monotonic() + 0.25)
+        with pytest.raises(DeadlineExceeded):
+            await outcomes_of(reranker, "query", texts, options=how)
+    assert 2 <= len(server.asked) <= 4
+
+
+async def test_a_server_that_takes_less_in_a_call_is_asked_in_smaller_ones() -> None:
+    async def small(request: web.Request) -> web.StreamResponse:
+        texts = json.loads(await request.read())["documents"]
+        many = web.json_response({}, status=413)
+        return many if len(texts) > 10 else web.json_response(cohere_scores(texts))
+
+    async with standing_in(small) as server:
+        outcomes, _ = await asked(server, [str(place / 256) for place in range(200)])
+    assert outcomes == [Score(place / 256) for place in range(200)]
 
 
 async def test_what_is_too_long_need_not_be_sent() -> None:
@@ -92,29 +156,23 @@ async def test_what_is_too_long_need_not_be_sent() -> None:
     assert len(server.asked) == 1
 
 
-@given(bad=st.sets(st.integers(0, 30), max_size=4), count=st.integers(1, 31))
-def test_every_document_is_settled_once(bad: set[int], count: int) -> None:
-    refusals, found = Refusals(), []
-    error = RemoteFailed("refused")
-    left = [[(place, Document("text")) for place in range(count)]]
-    bad = {each for each in bad if each < count}
-    while left:
-        part = left.pop(0)
-        if any(place in bad for place, _ in part):
-            try:
-                left[:0] = map(list, refusals.refused(part, error))
-            except RemoteFailed:
-                assert len(bad) >= 3
-                return
+@given(lengths=st.lists(st.integers(0, 9), min_size=1, max_size=300), most=st.integers(0, 9))
+def test_every_document_is_settled_once_and_those_that_fit_are_scored(
+    lengths: list[int], most: int
+) -> None:
+    refusals, scored, failed = Refusals(), list[int](), list[int]()
+    waiting = [[(place, Document("x" * length)) for place, length in enumerate(lengths)]]
+    while waiting:
+        part = waiting.pop(0)
+        if max(len(document.text) for _, document in part) <= most:
+            scored += [place for place, _ in part]
+        elif halves := refusals.halves(part):
+            waiting += map(list, halves)
         else:
-            refusals.scored()
-            found += [place for place, _ in part]
-        found += [place for place, _ in refusals.settled()]
-    if bad == set(range(count)):
-        assert refusals.verdict() is error
-    else:
-        assert refusals.verdict() is None
-        assert sorted(found) == list(range(count))
+            failed += [place for place, _ in part]
+    assert sorted(scored + failed) == list(range(len(lengths)))
+    fit = sum(length <= most for length in lengths)
+    assert fit - len(lengths) // 16 <= len(scored) <= fit
 
 
 TOO_LARGE = (
