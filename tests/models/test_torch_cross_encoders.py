@@ -15,7 +15,7 @@ from rerank_sidecar.backends.base import TokenSequence
 from rerank_sidecar.backends.torch import TorchBackend, torch_backend
 from rerank_sidecar.batching.tokenization import TextTokenizer
 from rerank_sidecar.errors import ModelNotServable
-from rerank_sidecar.models.torch_checkpoint import Output, load_torch_model
+from rerank_sidecar.models.torch_checkpoint import load_torch_model
 from rerank_sidecar.models.torch_device import CPU, TorchDtype, TorchEngine
 from tests.models import remote_code
 from tests.models.tiny_llms import save_tiny_llm
@@ -37,10 +37,9 @@ def backend_of(
     folder: Path,
     dtype: TorchDtype = TorchDtype.FLOAT32,
     device: str = CPU,
-    output: Output = "logits",
 ) -> TorchBackend:
     engine = TorchEngine((device,), dtype, "the test")
-    return torch_backend(load_torch_model(folder, output=output), engine)
+    return torch_backend(load_torch_model(folder), engine)
 
 
 def pairs_of(folder: Path) -> list[TokenSequence]:
@@ -107,47 +106,6 @@ def test_bfloat16_stays_close_and_its_scores_are_finer_than_it(
     rounded = torch.from_numpy(scores).to(torch.bfloat16).float().numpy()
     assert (scores != rounded).any(), "the head rounds scores to bfloat16"
     assert backend.info.precision == "bf16"
-
-
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_hidden_states_equal_those_of_transformers(tmp_path: Path, architecture: str) -> None:
-    from transformers import AutoModel
-
-    folder = save_tiny_model(tmp_path / "model", architecture)
-    backend, pairs = backend_of(folder, output="hidden_states"), pairs_of(folder)[:6]
-    model = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
-    for pair, states in zip(pairs, backend.run(pairs), strict=True):
-        inputs = {"input_ids": torch.from_numpy(pair.token_ids)[None]}
-        if architecture in {"bert", "electra"}:
-            inputs["token_type_ids"] = torch.from_numpy(pair.type_ids)[None]
-        with torch.inference_mode():
-            expected = model(**inputs).last_hidden_state[0].numpy()
-        assert states.shape == (len(pair), 64)
-        np.testing.assert_allclose(states, expected, atol=2e-5, rtol=1e-4)
-
-
-@pytest.mark.parametrize("architecture", ["bert", "modernbert", "deberta-v2"])
-def test_tokens_that_are_not_attended_to_attend_to_the_others(
-    tmp_path: Path, architecture: str
-) -> None:
-    from transformers import AutoModel
-
-    folder = save_tiny_model(tmp_path / "model", architecture)
-    backend, pairs = backend_of(folder, output="hidden_states"), pairs_of(folder)[:5]
-    wanted = np.array([0, 3])
-    batch = [
-        TokenSequence(pair.token_ids, pair.type_ids * 0, attended=len(pair) - 4, wanted=wanted)
-        for pair in pairs
-    ]
-    batch[2] = TokenSequence(pairs[2].token_ids, pairs[2].type_ids * 0)
-    model = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
-    for sequence, states in zip(batch, backend.run(batch), strict=True):
-        mask = torch.zeros(1, len(sequence), dtype=torch.int64)
-        mask[0, : sequence.attended_tokens] = 1
-        ids = torch.from_numpy(sequence.token_ids)[None]
-        with torch.inference_mode():
-            expected = model(ids, attention_mask=mask).last_hidden_state[0].numpy()
-        np.testing.assert_allclose(states, sequence.states(expected), atol=2e-5, rtol=1e-4)
 
 
 def test_a_model_of_several_modules_is_run_as_sentence_transformers_runs_it(
@@ -217,7 +175,7 @@ def test_a_package_that_a_models_own_code_lacks_is_not_taken_for_the_extra(
     source = Path(remote_code.__file__).read_text(encoding="utf-8")
     (folder / "own.py").write_text(source + "\nimport no_such_package\n", encoding="utf-8")
     with pytest.raises(ModelNotServable, match="no_such_package"):
-        load_torch_model(folder, output="logits", trust_remote_code=True)
+        load_torch_model(folder, trust_remote_code=True)
 
 
 def test_loading_writes_nothing_into_the_log(

@@ -61,7 +61,7 @@ async def scores_on_torch(folder: Path, query: str) -> list[float]:
     )
     engine = choose_torch_engine(settings)
     assert isinstance(engine, TorchEngine)
-    model = load_for_torch(folder, settings, "logits")
+    model = load_for_torch(folder, settings)
     async with AsyncExitStack() as stack:
         executor = stack.enter_context(ThreadPoolExecutor(2))
         loading = Loading("tiny", settings, executor, stack)
@@ -90,7 +90,7 @@ async def arriving() -> AsyncIterator[IndexedDocuments]:
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_what_is_read_of_a_model_is_what_its_files_say(tmp_path: Path, architecture: str) -> None:
     folder = save_tiny_model(tmp_path / "model", architecture)
-    model = load_for_torch(folder, read_settings(), "logits")
+    model = load_for_torch(folder, read_settings())
     checkpoint = read_checkpoint(folder)
     assert model.max_tokens == checkpoint.max_tokens
     assert model.activation is checkpoint.activation is Activation.SIGMOID
@@ -162,4 +162,4 @@ def test_an_activation_that_nobody_knows_is_refused(tmp_path: Path) -> None:
         tmp_path / "model", "bert", activation="torch.nn.modules.activation.Tanh"
     )
     with pytest.raises(ModelNotServable, match="Tanh"):
-        load_for_torch(folder, read_settings(), "logits")
+        load_for_torch(folder, read_settings())

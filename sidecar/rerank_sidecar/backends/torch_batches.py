@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import accumulate
 
 import numpy as np
@@ -61,20 +61,15 @@ class Staging:
         """Lay a batch out as one row; positions begin at the offset."""
         lengths = [len(sequence) for sequence in batch]
         bounds = (0, *accumulate(lengths))
-        rows = self._rows(5, max(bounds[-1], len(bounds)))
+        rows = self._rows(4, max(bounds[-1], len(bounds)))
         laid = rows.numpy()
         tokens = bounds[-1]
         laid[0, :tokens] = np.concatenate([sequence.token_ids for sequence in batch])
         laid[1, :tokens] = np.concatenate([sequence.type_ids for sequence in batch])
         laid[2, :tokens] = _positions(lengths, bounds) + position_offset
         laid[3, : len(bounds)] = bounds
-        attended = tuple(sequence.attended_tokens for sequence in batch)
-        laid[4, : len(batch)] = attended
         sent = self._send(rows)
         layout = PackedLayout(bounds, sent[3, : len(bounds)].to(torch.int32), max(lengths))
-        if attended != tuple(lengths):
-            counts = sent[4, : len(batch)].to(torch.int32)
-            layout = replace(layout, attended=attended, attended_tensor=counts)
         ids, types, positions = sent[:3, None, :tokens]
         return TorchBatch(ids, types, positions=positions, packed=layout)
 

@@ -109,7 +109,7 @@ def _converted(folder: Path, settings: Settings) -> _Model:
 
 
 def _on_torch(folder: Path, settings: Settings, engine: TorchEngine) -> _Model:
-    model = load_for_torch(folder, settings, "logits")
+    model = load_for_torch(folder, settings)
     return _Model(
         tokenizer_of(model, folder),
         model.max_tokens,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from tokenizers import Tokenizer
 
@@ -30,10 +30,8 @@ _FILES = (
 )
 
 
-def load_for_torch(
-    folder: Path, settings: Settings, output: Literal["logits", "hidden_states"]
-) -> TorchModel:
-    """Load a cross-encoder (`logits`) or an encoder (`hidden_states`) into memory; blocks.
+def load_for_torch(folder: Path, settings: Settings) -> TorchModel:
+    """Load a cross-encoder into memory; blocks.
 
     Raises:
         MissingExtra: torch or sentence-transformers is not installed.
@@ -43,7 +41,7 @@ def load_for_torch(
         from rerank_sidecar.models.torch_checkpoint import load_torch_model
     except ImportError as error:
         raise MissingExtra("torch", f"running {folder} with torch") from error
-    return load_torch_model(folder, output=output, trust_remote_code=settings.trust_remote_code)
+    return load_torch_model(folder, trust_remote_code=settings.trust_remote_code)
 
 
 def fit_to_torch(

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
-from operator import add
 from typing import Any, TypeAlias
 
 import torch
@@ -38,22 +37,12 @@ class PackedLayout:
     """Where the sequences of a row begin and end.
 
     `bounds` is known to the host, `offsets` the same as int32 [batch + 1] on the device; `longest`
-    is the length of the longest sequence. Only the first `attended` tokens of each sequence are
-    attended to, told as a number for each and as int32 [batch]; None: all are.
+    is the length of the longest sequence. All tokens of a sequence attend to each other.
     """
 
     bounds: tuple[int, ...]
     offsets: torch.Tensor
     longest: int
-    attended: tuple[int, ...] | None = None
-    attended_tensor: torch.Tensor | None = None
-
-    @property
-    def ends(self) -> tuple[int, ...]:
-        """Give where what is attended to of each sequence ends."""
-        if self.attended is None:
-            return self.bounds[1:]
-        return tuple(map(add, self.bounds, self.attended))
 
 
 class _Current(threading.local):
@@ -224,8 +213,8 @@ def _attend(  # noqa: PLR0913 - each is a fact of its own
     rows = range(len(layout.bounds)) if one_query else layout.bounds
     parts = [
         _attend_one(query[begin:stop], key[start:end], value[start:end], scale, window)
-        for (begin, stop), start, end in zip(
-            pairwise(rows), layout.bounds, layout.ends, strict=False
+        for (begin, stop), (start, end) in zip(
+            pairwise(rows), pairwise(layout.bounds), strict=False
         )
     ]
     return torch.cat(parts)
@@ -264,10 +253,6 @@ def _attend_on_gpu(  # noqa: PLR0913, PLR0917
     if one_query:
         query_offsets = torch.arange(len(offsets), dtype=torch.int32, device=offsets.device)
         most_queries = 1
-    # Not named where it is not needed, for torch 2.11 does not know it.
-    used: dict[str, Any] = {}
-    if layout.attended_tensor is not None:
-        used["seqused_k"] = layout.attended_tensor
     attended = varlen_attn(
         query,
         key,
@@ -278,7 +263,6 @@ def _attend_on_gpu(  # noqa: PLR0913, PLR0917
         most,
         scale=scale,
         window_size=(window, window),
-        **used,
     )
     assert isinstance(attended, torch.Tensor)  # noqa: S101 - without return_aux
     return attended

@@ -57,18 +57,15 @@ class TorchModel:
         return self.tokenizer.pad_token_id or 0
 
 
-def load_torch_model(
-    folder: Path, *, output: Output, trust_remote_code: bool = False
-) -> TorchModel:
-    """Load a cross-encoder with one label (`logits`) or an encoder (`hidden_states`); blocks.
+def load_torch_model(folder: Path, *, trust_remote_code: bool = False) -> TorchModel:
+    """Load a cross-encoder with one label; blocks.
 
     Raises:
         MissingExtra: sentence-transformers is not installed.
         ModelNotServable: it cannot load the model, or the model has another number of labels.
     """
-    loaders = {"logits": _load_cross_encoder, "hidden_states": _load_encoder}
     with loading_with_library(folder, trust_remote_code=trust_remote_code):
-        return loaders[output](folder, trust_remote_code)
+        return _load_cross_encoder(folder, trust_remote_code)
 
 
 @contextmanager
@@ -150,25 +147,6 @@ def _load_cross_encoder(folder: Path, trust_remote_code: bool) -> TorchModel:
     )
 
 
-def _load_encoder(folder: Path, trust_remote_code: bool) -> TorchModel:
-    from transformers import AutoModel, AutoTokenizer
-
-    shared = {"local_files_only": True, "trust_remote_code": trust_remote_code}
-    model = AutoModel.from_pretrained(str(folder), dtype=torch.float32, **shared)
-    tokenizer = AutoTokenizer.from_pretrained(str(folder), **shared)
-    if model.config.is_encoder_decoder:
-        model = model.get_encoder()
-    return TorchModel(
-        model.eval(),
-        _hidden_states,
-        _itself,
-        "hidden_states",
-        _takes_types(model, tokenizer),
-        tokenizer,
-        _max_tokens(tokenizer, model),
-    )
-
-
 def known_activation(folder: Path, function: object) -> Activation:
     """Tell which activation a module is.
 
@@ -202,11 +180,6 @@ def _logits(model: Any, inputs: Inputs) -> torch.Tensor:  # noqa: ANN401
 def _scores(encoder: Any, inputs: Inputs) -> torch.Tensor:  # noqa: ANN401
     scores: torch.Tensor = encoder({**inputs, "modality": "text"})["scores"]
     return scores.view(len(scores), 1)
-
-
-def _hidden_states(model: Any, inputs: Inputs) -> torch.Tensor:  # noqa: ANN401
-    states: torch.Tensor = model(**inputs).last_hidden_state
-    return states
 
 
 def _itself(model: HubModel) -> HubModel:

@@ -180,16 +180,6 @@ def test_packed_rows_know_their_places() -> None:
     assert batch.packed.longest == 3
 
 
-def test_packed_rows_know_what_is_attended_to() -> None:
-    whole, part = sequences(3, 4)
-    part = TokenSequence(part.token_ids, part.type_ids, attended=2)
-    layout = Staging(CPU).pack([whole, part], position_offset=0).packed
-    assert layout is not None
-    assert layout.ends == (3, 5)
-    assert layout.attended_tensor is not None
-    assert layout.attended_tensor.tolist() == [3, 2]
-
-
 def test_many_short_sequences_have_more_bounds_than_tokens() -> None:
     batch = Staging(CPU).pack(sequences(1, 0, 0, 1), position_offset=0)
     assert batch.packed is not None
