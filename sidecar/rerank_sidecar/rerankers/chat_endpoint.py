@@ -25,6 +25,7 @@ from rerank_sidecar.errors import (
 from rerank_sidecar.rerankers.base import Meter
 from rerank_sidecar.rerankers.deadlines import cancelled_once
 from rerank_sidecar.rerankers.remote.answers import plausible
+from rerank_sidecar.rerankers.remote.http_client import REFUSALS
 from rerank_sidecar.rerankers.retry_after import read_retry_after
 from rerank_sidecar.telemetry import metrics
 
@@ -82,8 +83,8 @@ class ChatEndpoint:
         Counts each try as a remote call. Messages of errors hold nothing that the server said.
 
         Raises:
-            QuestionRefused: it does not answer this question.
-            RemoteFailed: it refused, failed, did not answer in time, or sent what is no completion.
+            RemoteFailed: it refused (`is_refusal`: this question, and may answer others), failed,
+                did not answer in time, or sent what is no completion.
             RemoteUnavailable: it cannot be reached, or says that it is down.
             Overloaded: it has too much to do; `retry_after_s` is what it says.
         """
@@ -95,8 +96,6 @@ class ChatEndpoint:
             except _TryFailed as failed:
                 wait_s = max(failed.retry_after_s, random.uniform(0.5, 1) * pause_s)  # noqa: S311
                 is_in_time = deadline is None or time.monotonic() + wait_s < deadline
-                if failed.is_about_question:
-                    raise QuestionRefused(failed.error) from None
                 if not (tries_left and failed.may_pass and is_in_time):
                     raise failed.error from None  # whose text may quote the question
             await asyncio.sleep(wait_s)
@@ -148,34 +147,16 @@ class ChatEndpoint:
             raise _TryFailed(nonsense) from error
 
 
-class QuestionRefused(Exception):
-    """The server does not answer this question, and may answer others.
-
-    It is too long for the model, say, or a filter objects to one of its passages. `error` is what
-    the caller is told if no other is answered either.
-    """
-
-    def __init__(self, error: RerankError) -> None:
-        super().__init__(error.message)
-        self.error = error
-
-
 class _TryFailed(Exception):
     """One try failed; another may not."""
 
     def __init__(
-        self,
-        error: RerankError,
-        *,
-        may_pass: bool = True,
-        retry_after_s: float = 0.0,
-        is_about_question: bool = False,
+        self, error: RerankError, *, may_pass: bool = True, retry_after_s: float = 0.0
     ) -> None:
         super().__init__(error.message)
         self.error = error
         self.may_pass = may_pass
         self.retry_after_s = retry_after_s
-        self.is_about_question = is_about_question
 
 
 def _refused(error: APIStatusError) -> _TryFailed:
@@ -187,8 +168,8 @@ def _refused(error: APIStatusError) -> _TryFailed:
         return _TryFailed(Overloaded(message, retry_after_s), retry_after_s=told_s or 0.0)
     if status == 503:
         return _TryFailed(RemoteUnavailable(message, retry_after_s), retry_after_s=told_s or 0.0)
-    if status in {400, 413, 422}:
-        return _TryFailed(RemoteFailed(message), is_about_question=True)
+    if status in REFUSALS:
+        return _TryFailed(RemoteFailed(message, is_refusal=True), may_pass=False)
     may_pass = status >= 500 or status in {408, 409}
     return _TryFailed(RemoteFailed(message), may_pass=may_pass, retry_after_s=told_s or 0.0)
 

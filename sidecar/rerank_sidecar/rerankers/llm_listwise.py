@@ -12,7 +12,7 @@ import math
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
-from rerank_sidecar.errors import LimitExceeded, RemoteFailed, RerankError
+from rerank_sidecar.errors import LimitExceeded, RemoteFailed
 from rerank_sidecar.rerankers.base import (
     IndexedDocuments,
     Outcome,
@@ -20,7 +20,7 @@ from rerank_sidecar.rerankers.base import (
     ScoreOptions,
 )
 from rerank_sidecar.rerankers.call_queue import CallQueue, Calls
-from rerank_sidecar.rerankers.chat_endpoint import ChatEndpoint, QuestionRefused
+from rerank_sidecar.rerankers.chat_endpoint import ChatEndpoint
 from rerank_sidecar.rerankers.deadlines import before
 from rerank_sidecar.rerankers.listwise_answers import completed, read_order
 from rerank_sidecar.rerankers.listwise_prompt import (
@@ -150,7 +150,7 @@ class ListwiseReranker:
         options: ScoreOptions,
     ) -> list[_Passage]:
         order, spent, read = list(passages), 0, 0
-        failure: RerankError = RemoteFailed("the chat model gave no order in any of its answers")
+        failure = RemoteFailed("the chat model gave no order in any of its answers")
         for done, (start, end) in enumerate(spans):
             cost = self._cost(query, order[start:end])
             if done and spent + cost > self._config.max_total_tokens:
@@ -159,8 +159,10 @@ class ListwiseReranker:
             try:
                 async with calls.turn():
                     named, tokens = await self._ask(query, order[start:end], options)
-            except QuestionRefused as refused:
-                failure, named, tokens = refused.error, [], 0
+            except RemoteFailed as error:
+                if not error.is_refusal:
+                    raise
+                failure, named, tokens = error, [], 0
                 self._count("refused", 1)
             spent += tokens
             read += bool(named)

@@ -8,11 +8,9 @@ from typing import Any, ClassVar
 
 from rerank_sidecar.rerankers.remote.answers import outcomes, whole_number
 from rerank_sidecar.rerankers.remote.base import Access, Answer, Question, Target, Traits
-from rerank_sidecar.rerankers.remote.http_client import HttpClient
+from rerank_sidecar.rerankers.remote.http_client import REFUSALS, HttpClient
 from rerank_sidecar.rerankers.remote.options import HttpOptions
 from rerank_sidecar.score_kinds import ScoreKind
-
-_REFUSALS = frozenset({400, 413, 422})
 
 
 class HttpWire(ABC):
@@ -58,7 +56,7 @@ class HttpWire(ABC):
 
     def is_refusal(self, status: int, body: bytes) -> bool:
         """Tell whether an error is about what was sent, so that a part of it may be taken."""
-        return status in _REFUSALS
+        return status in REFUSALS
 
     @abstractmethod
     def body(self, question: Question) -> dict[str, Any]:

@@ -37,6 +37,9 @@ _IDLE_S = 30.0
 """Shorter than the keep-alive of most servers, so that few calls meet a connection just closed."""
 
 _TRANSIENT = frozenset({429, 502, 503, 504})
+REFUSALS = frozenset({400, 413, 422})
+"""What may be meant for a part of what was sent: another question may be answered."""
+
 _MEANINGS = {
     401: "it wants another API key",
     403: "the API key may not do this",
