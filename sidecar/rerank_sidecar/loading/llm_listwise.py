@@ -15,12 +15,12 @@ from rerank_sidecar.errors import InvalidSetting, MissingExtra
 from rerank_sidecar.loading.family import Loading
 from rerank_sidecar.loading.remote import quieten
 from rerank_sidecar.rerankers.base import Reranker, RerankerInfo
-from rerank_sidecar.rerankers.call_queue import CallQueue
-from rerank_sidecar.rerankers.chat_endpoint import ChatConfig, ChatEndpoint
-from rerank_sidecar.rerankers.listwise_prompt import PROMPT_VERSION
+from rerank_sidecar.rerankers.listwise.call_queue import CallQueue
+from rerank_sidecar.rerankers.listwise.chat_endpoint import ChatConfig, ChatEndpoint
+from rerank_sidecar.rerankers.listwise.prompt import PROMPT_VERSION
+from rerank_sidecar.rerankers.listwise.sliding_window import SlidingWindow
 from rerank_sidecar.rerankers.llm_listwise import ListwiseConfig, ListwiseReranker
 from rerank_sidecar.rerankers.members import version_of
-from rerank_sidecar.rerankers.sliding_window import SlidingWindow
 from rerank_sidecar.score_kinds import ScoreKind
 from rerank_sidecar.settings import Settings
 

@@ -19,11 +19,11 @@ from rerank_sidecar.rerankers.base import (
     RerankerInfo,
     ScoreOptions,
 )
-from rerank_sidecar.rerankers.call_queue import CallQueue, Calls
-from rerank_sidecar.rerankers.chat_endpoint import ChatEndpoint
 from rerank_sidecar.rerankers.deadlines import before
-from rerank_sidecar.rerankers.listwise_answers import completed, read_order
-from rerank_sidecar.rerankers.listwise_prompt import (
+from rerank_sidecar.rerankers.listwise.answers import completed, read_order
+from rerank_sidecar.rerankers.listwise.call_queue import CallQueue, Calls
+from rerank_sidecar.rerankers.listwise.chat_endpoint import ChatEndpoint
+from rerank_sidecar.rerankers.listwise.prompt import (
     count_words,
     cut,
     estimate_call,
@@ -31,8 +31,8 @@ from rerank_sidecar.rerankers.listwise_prompt import (
     messages,
     quiet,
 )
+from rerank_sidecar.rerankers.listwise.sliding_window import SlidingWindow, Span
 from rerank_sidecar.rerankers.members import gathered
-from rerank_sidecar.rerankers.sliding_window import SlidingWindow, Span
 from rerank_sidecar.telemetry import metrics
 from rerank_sidecar.types import Document, LongDocumentPolicy, Score, TruncationSide, Window
 
@@ -43,7 +43,7 @@ _LEARNING_RATE = 0.3
 class ListwiseConfig:
     """What the model is shown, and what one request may cost.
 
-    Words are counted as by `listwise_prompt.count_words`. No call is begun that would go over
+    Words are counted as by `prompt.count_words`. No call is begun that would go over
     `max_calls`, or over `max_total_tokens` by its estimate, which but for the first call counts on
     what calls have cost so far. Documents that are out of reach keep
     their places.

@@ -12,10 +12,10 @@ from rerank_sidecar.errors import (
     RemoteFailed,
 )
 from rerank_sidecar.rerankers.base import ScoreOptions
-from rerank_sidecar.rerankers.chat_endpoint import ChatConfig
-from rerank_sidecar.rerankers.listwise_prompt import count_words, cut, quiet
+from rerank_sidecar.rerankers.listwise.chat_endpoint import ChatConfig
+from rerank_sidecar.rerankers.listwise.prompt import count_words, cut, quiet
+from rerank_sidecar.rerankers.listwise.sliding_window import SlidingWindow
 from rerank_sidecar.rerankers.llm_listwise import ListwiseConfig
-from rerank_sidecar.rerankers.sliding_window import SlidingWindow
 from rerank_sidecar.types import (
     LongDocumentPolicy,
     Score,

@@ -21,10 +21,10 @@ from rerank_sidecar.errors import (
     RerankError,
 )
 from rerank_sidecar.rerankers.base import IndexedDocuments, ScoreOptions
-from rerank_sidecar.rerankers.call_queue import CallQueue
-from rerank_sidecar.rerankers.chat_endpoint import ChatConfig, ChatEndpoint
+from rerank_sidecar.rerankers.listwise.call_queue import CallQueue
+from rerank_sidecar.rerankers.listwise.chat_endpoint import ChatConfig, ChatEndpoint
+from rerank_sidecar.rerankers.listwise.sliding_window import SlidingWindow
 from rerank_sidecar.rerankers.llm_listwise import ListwiseConfig, ListwiseReranker
-from rerank_sidecar.rerankers.sliding_window import SlidingWindow
 from tests.unit.rerankers.chat_server import (
     Asked,
     ChatServer,

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from rerank_sidecar.rerankers.base import Outcome, RerankerInfo
-from rerank_sidecar.rerankers.call_queue import CallQueue
-from rerank_sidecar.rerankers.chat_endpoint import ChatConfig, ChatEndpoint
+from rerank_sidecar.rerankers.listwise.call_queue import CallQueue
+from rerank_sidecar.rerankers.listwise.chat_endpoint import ChatConfig, ChatEndpoint
 from rerank_sidecar.rerankers.llm_listwise import ListwiseConfig, ListwiseReranker
 from rerank_sidecar.score_kinds import ScoreKind
 from rerank_sidecar.types import (

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rerank_sidecar.rerankers.sliding_window import SlidingWindow
+from rerank_sidecar.rerankers.listwise.sliding_window import SlidingWindow
 
 WINDOWS = st.integers(2, 30).flatmap(
     lambda size: st.builds(SlidingWindow, st.just(size), st.integers(1, size), st.integers(1, 3))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rerank_sidecar.errors import Overloaded
-from rerank_sidecar.rerankers.call_queue import CallQueue
+from rerank_sidecar.rerankers.listwise.call_queue import CallQueue
 
 
 class Clock:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rerank_sidecar.rerankers.listwise_answers import completed, read_order
-from rerank_sidecar.rerankers.listwise_prompt import messages
+from rerank_sidecar.rerankers.listwise.answers import completed, read_order
+from rerank_sidecar.rerankers.listwise.prompt import messages
 
 Form = Callable[[Sequence[int]], str]
 

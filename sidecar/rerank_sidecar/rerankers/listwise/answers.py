@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from rerank_sidecar.rerankers.listwise_numbers import Kind, Number, is_between, numbers_of, plain
-from rerank_sidecar.rerankers.listwise_rows import distinct, lists, records, runs
+from rerank_sidecar.rerankers.listwise.numbers import Kind, Number, is_between, numbers_of, plain
+from rerank_sidecar.rerankers.listwise.rows import distinct, lists, records, runs
 
 _EXAMPLE = re.compile(r"in the form \[2\] > \[1\]", re.IGNORECASE)
 """How the question shows the form; models repeat questions."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from operator import itemgetter
 
-from rerank_sidecar.rerankers.listwise_numbers import NOUN, Kind, Number, is_between, numbers_of
+from rerank_sidecar.rerankers.listwise.numbers import NOUN, Kind, Number, is_between, numbers_of
 
 _BESIDES = frozenset({Kind.PLACE, Kind.SCORE})
 

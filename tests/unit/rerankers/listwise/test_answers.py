@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from rerank_sidecar.rerankers.listwise_answers import completed, read_order
+from rerank_sidecar.rerankers.listwise.answers import completed, read_order
 
 PIECES = st.sampled_from(
     [

@@ -1,0 +1,1 @@
+"""Language models that say an order: what they are asked, by whom, and what they answer."""
