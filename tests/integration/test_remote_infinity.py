@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
-import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +10,7 @@ import httpx
 import pytest
 
 from rerank_sidecar.types import Score
+from tests.integration.real_servers import free_ports, running
 from tests.models.tiny_models import WORDS, edit_json, save_tiny_model
 from tests.unit.rerankers.remote.stand_in import opened
 from tests.unit.rerankers.toy_models import outcomes_of
@@ -39,9 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def url(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with socket.socket() as chosen:
-        chosen.bind(("127.0.0.1", 0))
-        port = chosen.getsockname()[1]
+    [port] = free_ports(1)
     assert COMMAND is not None
     command = [COMMAND, "v2", "--model-id", str(folder), "--served-model-name", "tiny"]
     command += [
@@ -55,30 +51,9 @@ def url(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
     ]
     command += ["--no-model-warmup", "--dtype", "float32", "--lengths-via-tokenize"]
     quiet = {"INFINITY_ANONYMOUS_USAGE_STATS": "0", "HF_HUB_OFFLINE": "1", "PYTHONPATH": ""}
-    log = tmp_path_factory.mktemp("log") / "infinity.log"
-    with (
-        log.open("w") as output,
-        subprocess.Popen(
-            command, env={**os.environ, **quiet}, stdout=output, stderr=subprocess.STDOUT
-        ) as process,
-    ):
-        try:
-            _wait(f"http://127.0.0.1:{port}/health", process, log)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
-            process.wait(timeout=30)
-
-
-def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    while process.poll() is None:
-        try:
-            httpx.get(url, timeout=5).raise_for_status()
-        except httpx.HTTPError:
-            time.sleep(0.2)
-        else:
-            return
-    raise AssertionError(log.read_text())
+    address = f"http://127.0.0.1:{port}"
+    with running(command, [f"{address}/health"], tmp_path_factory.mktemp("infinity"), quiet):
+        yield address
 
 
 @pytest.mark.parametrize("kind", ["RAW_LOGIT", "PROBABILITY"])

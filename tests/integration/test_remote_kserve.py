@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import socket
-import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import pytest
 
 from rerank_sidecar.types import Score
+from tests.integration.real_servers import free_ports, running
 from tests.unit.loading.test_triton import opened as opened_triton
 from tests.unit.rerankers.remote.stand_in import opened
 from tests.unit.rerankers.toy_models import bert_tokenizer, outcomes_of
@@ -141,42 +138,17 @@ def _write_models(folder: Path) -> None:
         (folder / name / "model-settings.json").write_text(json.dumps(settings))
 
 
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
-
-
 @pytest.fixture(scope="module", params=SERVERS)
 def server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp(request.param)
-    ports = _free_ports(3)
+    ports = free_ports(3)
     command = {"mlserver": _mlserver, "triton": _triton}[request.param](folder, ports)
-    log = tmp_path_factory.mktemp("log") / "server.log"
-    with (
-        log.open("w") as output,
-        subprocess.Popen(
-            command,
-            cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(folder)},
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        ) as process,
-    ):
-        try:
-            for name in ("texts", "tokens"):
-                _wait(f"http://127.0.0.1:{ports[0]}/v2/models/{name}/ready", process, log)
-            yield Running(request.param, *ports[:2])
-        finally:
-            process.terminate()
-            process.wait(timeout=60)
+    models = [f"http://127.0.0.1:{ports[0]}/v2/models/{name}" for name in ("texts", "tokens")]
+    ready = [f"{model}/ready" for model in models]
+    with running(command, ready, folder, {"PYTHONPATH": str(folder)}):
+        yield Running(request.param, *ports[:2])
 
 
 def _mlserver(folder: Path, ports: list[int]) -> list[str]:
@@ -192,17 +164,6 @@ def _triton(folder: Path, ports: list[int]) -> list[str]:
     (folder / "models.py").write_text(TRITON_MODELS)
     assert TRITON is not None
     return [TRITON, "models.py", *map(str, ports)]
-
-
-def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    while process.poll() is None:
-        try:
-            httpx.get(url, timeout=5).raise_for_status()
-        except httpx.HTTPError:
-            time.sleep(0.2)
-        else:
-            return
-    raise AssertionError(log.read_text())
 
 
 def _address(scheme: str, server: Running) -> str:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from rerank_sidecar.errors import RemoteFailed
 from rerank_sidecar.rerankers.base import Outcome, ScoreOptions
 from rerank_sidecar.types import Score
+from tests.integration.real_servers import free_ports, running
 from tests.models.tiny_models import WORDS, save_tiny_model
 from tests.unit.rerankers.remote.stand_in import opened
 from tests.unit.rerankers.toy_models import outcomes_of
@@ -61,28 +59,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         cwd=SOURCE,
         check=True,
     )
-    with socket.socket() as chosen:
-        chosen.bind(("127.0.0.1", 0))
-        port = chosen.getsockname()[1]
+    [port] = free_ports(1)
+    address = f"http://127.0.0.1:{port}"
     command = [f"{SOURCE}/build/bin/llama-server", "-m", str(graph), "--reranking"]
-    with subprocess.Popen([*command, "--host", "127.0.0.1", "--port", str(port)]) as process:
-        try:
-            _wait(f"http://127.0.0.1:{port}/health", process)
-            yield Running(f"http://127.0.0.1:{port}", model)
-        finally:
-            process.terminate()
-            process.wait(timeout=60)
-
-
-def _wait(url: str, process: subprocess.Popen[bytes]) -> None:
-    while process.poll() is None:
-        try:
-            httpx.get(url, timeout=5).raise_for_status()
-        except httpx.HTTPError:
-            time.sleep(0.05)
-        else:
-            return
-    raise AssertionError("the server ended before it was ready")
+    command += ["--host", "127.0.0.1", "--port", str(port)]
+    with running(command, [f"{address}/health"], graph.parent):
+        yield Running(address, model)
 
 
 def _expected(model: Path, texts: Sequence[str]) -> Any:

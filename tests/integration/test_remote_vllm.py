@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
-import subprocess
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +14,7 @@ import pytest
 from rerank_sidecar.errors import RemoteFailed, error_row
 from rerank_sidecar.rerankers.base import Outcome, ScoreOptions
 from rerank_sidecar.types import Score
+from tests.integration.real_servers import free_ports, running
 from tests.models.tiny_models import MAX_TOKENS, WORDS, edit_json, save_tiny_model
 from tests.unit.rerankers.remote.stand_in import opened
 from tests.unit.rerankers.toy_models import outcomes_of
@@ -51,26 +49,13 @@ def server(
     model = save_tiny_model(tmp_path_factory.mktemp("tiny"), request.param)
     # vLLM's attention on CPUs knows heads of 32 numbers and more.
     edit_json(model / "config.json", num_attention_heads=2)
-    with socket.socket() as chosen:
-        chosen.bind(("127.0.0.1", 0))
-        port = chosen.getsockname()[1]
+    [port] = free_ports(1)
+    address = f"http://127.0.0.1:{port}"
     quiet = {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": ""}
-    log = tmp_path_factory.mktemp("log") / "vllm.log"
-    with (
-        log.open("w") as output,
-        subprocess.Popen(
-            _command(model, port),
-            env={**os.environ, **quiet, "VLLM_CPU_KVCACHE_SPACE": "1"},
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        ) as process,
-    ):
-        try:
-            _wait(f"http://127.0.0.1:{port}/health", process, log)
-            yield Running(f"http://127.0.0.1:{port}", model)
-        finally:
-            process.terminate()
-            process.wait(timeout=60)
+    environment = {**quiet, "VLLM_CPU_KVCACHE_SPACE": "1"}
+    folder = tmp_path_factory.mktemp("vllm")
+    with running(_command(model, port), [f"{address}/health"], folder, environment):
+        yield Running(address, model)
 
 
 def _command(model: Path, port: int) -> list[str]:
@@ -78,17 +63,6 @@ def _command(model: Path, port: int) -> list[str]:
     command = [COMMAND, "serve", str(model), "--served-model-name", "tiny", "--runner", "pooling"]
     command += ["--dtype", "float32", "--max-model-len", str(MAX_TOKENS), "--enforce-eager"]
     return [*command, "--host", "127.0.0.1", "--port", str(port)]
-
-
-def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    while process.poll() is None:
-        try:
-            httpx.get(url, timeout=5).raise_for_status()
-        except httpx.HTTPError:
-            time.sleep(0.2)
-        else:
-            return
-    raise AssertionError(log.read_text())
 
 
 def _expected(model: Path, query: str, texts: Sequence[str], kind: str) -> Any:

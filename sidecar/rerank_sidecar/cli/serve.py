@@ -11,7 +11,7 @@ from rerank_sidecar.settings import Settings
 
 @takes_settings(*SETTING_GROUPS)
 def serve(settings: Settings) -> None:
-    """Serve a reranker over HTTP (Weaviate's module, native JSON) and gRPC.
+    """Serve a reranker over HTTP and gRPC, in the dialect that each client speaks already.
 
     Starts on the embedded model, which needs no download, unless `--model` names another. Prints
     the addresses in use, and stops on Ctrl-C or SIGTERM when the running requests have finished.
